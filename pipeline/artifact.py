@@ -1,0 +1,339 @@
+"""Sealed artifact folders: complete or absent, self-describing, verified on every load.
+
+A stage works in a hidden sibling of its output folder. Sealing hashes every file, writes `manifest.json` last,
+syncs to disk and renames the sibling onto the final name. A folder without a valid manifest is not an artifact.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import InputError, LockedError
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+RESUME = "resume"
+"""Folder of the work folder that only an interrupted stage needs."""
+RECORDED_PACKAGES = ("fastai", "numpy", "pyarrow", "safetensors", "scikit-learn", "sentencepiece", "spacy", "torch")
+
+
+class FileRecord(BaseModel):
+    """One file of an artifact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str
+    size_bytes: int
+
+
+class InputRecord(BaseModel):
+    """One artifact that was read to make this one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    fingerprint: str
+
+
+class Manifest(BaseModel):
+    """Everything an artifact says about itself. `seal` is the SHA-256 of all other fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int = FORMAT_VERSION
+    slot: str
+    """What the artifact is: corpus, tokens, ids, lm, classifier or evaluation."""
+    stage: str
+    code_version: int
+    fingerprint: str
+    settings: dict[str, dict[str, Any]]
+    inputs: dict[str, InputRecord]
+    source: dict[str, Any] | None
+    """The outside data that was read (kind, sha256, size, published address); only a corpus has one."""
+    identity: dict[str, str]
+    """Hashes that tie artifacts together: vocabulary, tokenizer, direction, architecture."""
+    files: dict[str, FileRecord]
+    versions: dict[str, str]
+    git_commit: str | None
+    git_dirty: bool | None
+    host: str
+    job_id: str | None
+    device: str | None
+    precision: dict[str, str] | None
+    """Requested and effective arithmetic of a training stage."""
+    created: str
+    wall_s: float
+    peak_memory_mb: float
+    metrics: dict[str, Any]
+    seal: str = ""
+
+    def sealed(self) -> "Manifest":
+        """A copy with its seal filled in."""
+        return self.model_copy(update={"seal": self._hash()})
+
+    def is_intact(self) -> bool:
+        """False when any field was edited after sealing."""
+        return self.seal == self._hash()
+
+    def _hash(self) -> str:
+        # By way of the written form, in which NaN and infinity are null.
+        return hash_json(json.loads(self.model_dump_json(exclude={"seal"})))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A sealed folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """Path of one of the artifact's files; InputError if the manifest does not list it."""
+        if name not in self.manifest.files:
+            raise InputError(f"{self.path} holds no {name}.", "Name an artifact of the right kind.")
+        return self.path / name
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON form of `value`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_folder(path: Path) -> str:
+    """SHA-256 over the relative names and contents of all files below `path`."""
+    files = sorted(f for f in path.rglob("*") if f.is_file())
+    return hash_json([[f.relative_to(path).as_posix(), hash_file(f)] for f in files])
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest of the artifact at `path`, or None if there is no such folder.
+
+    Raises InputError if the folder has no manifest or one that was damaged or edited.
+    """
+    try:
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.exists():
+            return None
+        mend = f"Remove it: rm -r {path}"
+        raise InputError(f"{path} is not a sealed artifact: it has no {MANIFEST}.", mend) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path / MANIFEST} is damaged: {error}.", "Use --force to make the artifact anew.") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path / MANIFEST} is damaged: {where} {first['msg']}.", "Use --force to make the artifact anew."
+        ) from error
+    if not manifest.is_intact():
+        raise InputError(
+            f"{path / MANIFEST} was changed after sealing (seal {manifest.seal[:12]}).",
+            "Restore it from a copy, or use --force to make the artifact anew.",
+        )
+    return manifest
+
+
+def open_artifact(path: Path, slot: str) -> Artifact:
+    """Open the sealed `slot` artifact at `path` after checking the size and SHA-256 of every file.
+
+    Raises InputError, naming the file, if the artifact is missing, of another kind, or damaged.
+    """
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise InputError(f"There is no {slot} artifact at {path}.")
+    if manifest.slot != slot:
+        raise InputError(f"{path} holds {manifest.slot}, not {slot}.", "Name an artifact of the right kind.")
+    artifact = Artifact(path, manifest)
+    verify_files(artifact)
+    return artifact
+
+
+def verify_files(artifact: Artifact) -> None:
+    """Check size and SHA-256 of every file; InputError names the first that differs."""
+    mend = "Restore it from a copy, or use --force to make the artifact anew."
+    for name, record in artifact.manifest.files.items():
+        path = artifact.path / name
+        try:
+            size = path.stat().st_size
+            if size != record.size_bytes:
+                raise InputError(f"{path} has {size} bytes, its manifest says {record.size_bytes}.", mend)
+            found = hash_file(path)
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing, its manifest lists it.", mend) from None
+        if found != record.sha256:
+            raise InputError(
+                f"{path} was changed after sealing: SHA-256 {found[:12]}, its manifest says {record.sha256[:12]}.", mend
+            )
+
+
+def partial_path(target: Path) -> Path:
+    """Where the unfinished artifact of `target` is made."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def _replaced_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
+@contextlib.contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold the only right to write `target`; LockedError names host, pid and job of who holds it.
+
+    The lock is the kernel's, so it ends with its process however that ends: a killed job leaves none behind.
+    """
+    from filelock import FileLock, Timeout
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock_path = target.with_name(f".{target.name}.lock")
+    owner_path = target.with_name(f".{target.name}.owner.json")
+    try:
+        with FileLock(lock_path, timeout=0):
+            owner_path.write_text(json.dumps(owner()), encoding="utf-8")
+            try:
+                yield
+            finally:
+                owner_path.unlink(missing_ok=True)
+    except Timeout:
+        try:
+            holder = json.loads(owner_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            holder = {}
+        job = f", job {holder['job_id']}" if holder.get("job_id") else ""
+        raise LockedError(
+            f"{target} is being written by process {holder.get('pid', '?')} on host {holder.get('host', '?')}{job}.",
+            "Wait for it, or choose another --run.",
+        ) from None
+
+
+def owner() -> dict[str, Any]:
+    """Who we are, for lock files and manifests."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "job_id": os.environ.get("SLURM_JOB_ID")}
+
+
+def recover(target: Path) -> None:
+    """Finish or undo a replacement that was cut off midway. Call with the lock held."""
+    replaced = _replaced_path(target)
+    if replaced.exists():
+        if target.exists():
+            shutil.rmtree(replaced)
+        else:
+            replaced.rename(target)
+    if (target / RESUME).exists():
+        shutil.rmtree(target / RESUME)
+
+
+def open_partial(target: Path, fingerprint: str) -> tuple[Path, bool]:
+    """The work folder of `target` and whether it holds an earlier attempt with the same fingerprint.
+
+    An attempt with another fingerprint is removed: its pieces do not belong to this artifact.
+    """
+    partial = partial_path(target)
+    if partial_fingerprint(target) == fingerprint:
+        return partial, True
+    if partial.exists():
+        shutil.rmtree(partial)
+    (partial / RESUME).mkdir(parents=True)
+    (partial / RESUME / "fingerprint").write_text(fingerprint, encoding="utf-8")
+    return partial, False
+
+
+def partial_fingerprint(target: Path) -> str | None:
+    """Fingerprint of the unfinished attempt at `target`, if there is one."""
+    marker = partial_path(target) / RESUME / "fingerprint"
+    return marker.read_text(encoding="utf-8") if marker.exists() else None
+
+
+def seal(target: Path, manifest: Manifest) -> Artifact:
+    """Turn the work folder of `target` into the artifact `target`; an old one is replaced by renames.
+
+    `manifest` comes without files and seal. What lies in the `resume` folder serves an interrupted stage only: it is
+    kept until the rename is done, so that a kill at any moment loses nothing, and is not part of the artifact.
+    """
+    partial = partial_path(target)
+    paths = sorted(
+        p for p in partial.rglob("*") if p.is_file() and p.relative_to(partial).parts[0] not in (RESUME, MANIFEST)
+    )
+    for path in paths:
+        _sync(path)
+    files = {
+        path.relative_to(partial).as_posix(): FileRecord(sha256=hash_file(path), size_bytes=path.stat().st_size)
+        for path in paths
+    }
+    manifest = manifest.model_copy(update={"files": files}).sealed()
+    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _sync(partial / MANIFEST)
+    for folder in {partial, *(p.parent for p in paths)}:
+        _sync(folder)
+    replaced = _replaced_path(target)
+    if target.exists():
+        target.rename(replaced)
+    partial.rename(target)
+    _sync(target.parent)
+    recover(target)
+    return Artifact(target, manifest)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages whose behaviour shapes an artifact; reads metadata, imports nothing."""
+    from pipeline import __version__
+
+    versions = {"pipeline": __version__, "python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout this program runs from and whether it was edited; (None, None) outside a checkout."""
+    folder = Path(__file__).parent.parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *args], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != folder.resolve():
+            return None, None
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

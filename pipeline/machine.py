@@ -1,0 +1,60 @@
+"""What the machine does to a stage: disks that are full, memory that runs out, and how much memory was used."""
+
+import errno
+import os
+import re
+import resource
+from pathlib import Path
+
+from pipeline.errors import OutOfMemoryError, PipelineError, StorageError
+
+_STORAGE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
+}
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+_SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
+"""All that numpy's tofile says when the disk is full."""
+
+
+def limit_behind(error: Exception, stage: str) -> PipelineError | None:
+    """The StorageError or OutOfMemoryError that `error`, raised inside `stage`, comes down to; None for defects.
+
+    safetensors, pyarrow and torch have exceptions of their own for these, so the text counts beside the type.
+    """
+    number, filename, text = getattr(error, "errno", None), getattr(error, "filename", None), str(error)
+    if number in _STORAGE or any(full in text for full in _FULL) or _SHORT_WRITE.search(text):
+        where = f" ({filename})" if filename else ""
+        reason = os.strerror(number) if isinstance(number, int) else text
+        return StorageError(
+            f"{stage} could not read or write{where}: {reason}.",
+            "Free some space or mend the permissions, then give the same command again; finished stages are kept.",
+        )
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or number == errno.ENOMEM
+        or "can't allocate memory" in text
+    ):
+        return OutOfMemoryError(
+            f"{stage} ran out of memory.", f"Halve {stage}.bs with --set, or use a machine with more memory."
+        )
+    return None
+
+
+def reset_peak_memory() -> None:
+    """Start measuring the peak anew, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux, or not allowed: the peak is then that of the whole process so far
+        return
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory since the last reset, in MB."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,220 @@
+"""Every setting of every stage, told once: its type, default, meaning, unit and source.
+
+Recipes are validated against these definitions, `--help` and the README tables are generated from them, and the
+settings that affect the output enter a stage's fingerprint.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+def setting(default: Any, meaning: str, *, affects_output: bool = True, **constraints: Any) -> Any:
+    """A setting: `meaning` is its help text. `affects_output=False` keeps it out of the fingerprint."""
+    return Field(default, description=meaning, json_schema_extra={"affects_output": affects_output}, **constraints)
+
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A recipe section; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def affecting_output(self) -> dict[str, Any]:
+        """The settings that enter the fingerprint, as JSON-ready values."""
+        kept = {
+            name
+            for name, field in type(self).model_fields.items()
+            if not isinstance(field.json_schema_extra, dict) or field.json_schema_extra.get("affects_output", True)
+        }
+        return self.model_dump(mode="json", include=kept)
+
+
+class RunSettings(Section):
+    """What all stages of a run share."""
+
+    seed: int = setting(42, "Seed of every random choice: splits, data order, weights, dropout.", ge=0)
+    direction: Literal["fwd", "bwd"] = setting("fwd", "Reading direction of the language model and classifier.")
+    precision: Literal["auto", "fp16", "bf16", "fp32"] = setting(
+        "auto", "Training arithmetic; auto is fp16 on CUDA, bf16 on a CPU that has it in hardware, else fp32."
+    )
+    device: str = setting(
+        "auto", "auto (CUDA if there is one, else cpu), cpu, cuda or cuda:N.", affects_output=False,
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+    )
+    allow_fp16_on_cpu: bool = setting(
+        False, "Let fp16 run on a CPU: slow, only to try fp16 scripts where there is no GPU.", affects_output=False
+    )
+
+
+class InputSettings(Section):
+    """Sealed artifacts to use instead of making them in this run (their stages are then not run)."""
+
+    corpus: str | None = setting(None, "Folder of a sealed corpus.", affects_output=False)
+    tokens: str | None = setting(None, "Folder of sealed tokens.", affects_output=False)
+    ids: str | None = setting(None, "Folder of sealed ids.", affects_output=False)
+    lm: str | None = setting(None, "Folder of a sealed language model for train_classifier.", affects_output=False)
+    classifier: str | None = setting(None, "Folder of a sealed classifier to evaluate.", affects_output=False)
+    start_lm: str | None = setting(
+        None,
+        "Folder of an earlier sealed language model to start from; tokenizer, vocabulary and architecture are its own.",
+        affects_output=False,
+    )
+
+
+class PrepareCorpusSettings(Section):
+    """Where the documents come from and how they are split."""
+
+    kind: Literal["rotten-tomatoes", "imdb", "folder", "table", "plain-text", "human-numbers"] = setting(
+        "rotten-tomatoes",
+        "Reader: rotten-tomatoes (the sample), imdb (archive or folder), folder (split/label/*.txt), table (.csv, "
+        ".jsonl, .parquet), plain-text (language model only), human-numbers (generated).",
+    )
+    source: str | None = setting(
+        None, "Local file or folder to read instead of downloading; its content, not its path, is what counts.",
+        affects_output=False,
+    )
+    sha256: str | None = setting(
+        None, "Expected SHA-256 of the source file; anything else is refused.", pattern=r"^[0-9a-f]{64}$"
+    )
+    text_column: str = setting("text", "Table column that holds the text.")
+    label_column: str | None = setting("label", "Table column that holds the label; empty values are unlabelled text.")
+    split_column: str | None = setting(None, "Table column that holds train, valid, test or unlabelled.")
+    id_column: str | None = setting(None, "Table column that identifies a document; default: the row number.")
+    group_column: str | None = setting(None, "Table column whose values must not be on both sides of a split.")
+    valid_fraction: Fraction = setting(
+        0.1, "Share of train held out for validation when the source has no valid split (stratified, seeded)."
+    )
+    test_fraction: Fraction = setting(
+        0.2, "Share held out for test when the source has no test split; not used for plain text."
+    )
+    limit_per_split: Count | None = setting(
+        None, "Keep this many documents of each split of the source (seeded, same number per label)."
+    )
+
+
+class TokenizeCorpusSettings(Section):
+    """How text becomes tokens."""
+
+    tokenizer: Literal["word", "subword", "char"] = setting(
+        "word", "word (fastai rules, then blank spaCy), subword (SentencePiece) or char."
+    )
+    rules: Literal["fastai", "none"] = setting(
+        "fastai", "Text rules before the tokenizer: fastai's (xxmaj, xxrep, ...; lower case) or none."
+    )
+    language: str = setting("en", "spaCy language code of the word tokenizer.", pattern=r"^[a-z]{2,3}$")
+    model_type: Literal["unigram", "bpe"] = setting("unigram", "SentencePiece model of the subword tokenizer.")
+    vocab_size: int = setting(8000, "Pieces of the subword tokenizer.", ge=16)
+    character_coverage: float = setting(
+        0.99999, "Share of the training characters the pieces must cover (fastai's value for European languages).",
+        gt=0.0, le=1.0,
+    )
+    workers: int = setting(0, "Processes; 0 is one per core. The result is the same for any number.",
+                           affects_output=False, ge=0)
+
+
+class NumericalizeCorpusSettings(Section):
+    """Which tokens get an id."""
+
+    min_freq: Count = setting(3, "A token seen less often in training text becomes xxunk (fastai's default).")
+    max_vocab: int = setting(60000, "Largest vocabulary, special tokens included (fastai's default).", ge=10)
+
+
+class Phase(Section):
+    """One cycle of training; each ends in a checkpoint."""
+
+    name: str = setting(..., "Name in logs, history and checkpoints.", pattern=r"^[a-z0-9-]+$")
+    epochs: Count = setting(1, "Passes over the training text.")
+    lr: float = setting(..., "Highest learning rate, of the last layer group.", gt=0.0)
+    lr_lowest: float | None = setting(
+        None, "Highest learning rate of the first layer group, spaced geometrically up to lr; default: lr for all.",
+        gt=0.0,
+    )
+    train_last: Count | None = setting(None, "Train only the last this many layer groups; default: all.")
+    pct_start: float = setting(0.25, "Share of the cycle in which the rate rises (fastai's default).", gt=0.0, lt=1.0)
+    div: float = setting(25.0, "The cycle starts at lr / div (fastai's default).", ge=1.0)
+    div_final: float = setting(1e5, "The cycle ends at lr / div_final (fastai's default).", ge=1.0)
+
+
+class TrainingSettings(Section):
+    """What both training stages share."""
+
+    drop_mult: float = setting(1.0, "Factor on every dropout probability.", ge=0.0)
+    bs: Count = setting(64, "Batch size: rows per step.")
+    seq_len: int = setting(72, "Tokens per step of truncated backpropagation through time.", ge=2)
+    wd: float = setting(0.01, "Decoupled weight decay (fastai's default).", ge=0.0)
+    clip: float | None = setting(None, "Largest norm of the gradient; default: no clipping.", gt=0.0)
+    moms: tuple[Probability, Probability, Probability] = setting(
+        (0.8, 0.7, 0.8), "Momentum at the start, the top and the end of a cycle (fastai's for text)."
+    )
+    alpha: float = setting(2.0, "Activation regularization, AR (AWD-LSTM sec. 4.3, fastai's default).", ge=0.0)
+    beta: float = setting(1.0, "Temporal activation regularization, TAR (AWD-LSTM sec. 4.3, fastai's default).", ge=0.0)
+    log_every: Count = setting(50, "Steps between two lines of the log without a terminal.", affects_output=False)
+
+    @model_validator(mode="after")
+    def _dropout_below_one(self) -> "TrainingSettings":
+        for name in type(self).model_fields:
+            if name.endswith("_p") and getattr(self, name) * self.drop_mult >= 1.0:
+                raise ValueError(f"{name} times drop_mult is {getattr(self, name) * self.drop_mult:g}, not below 1")
+        return self
+
+
+class FinetuneLMSettings(TrainingSettings):
+    """The AWD_LSTM language model and how it is trained."""
+
+    emb_sz: Count = setting(400, "Embedding size (fastai's AWD_LSTM).")
+    n_hid: Count = setting(1152, "Hidden size of the inner LSTM layers (fastai's AWD_LSTM).")
+    n_layers: Count = setting(3, "LSTM layers (fastai's AWD_LSTM).")
+    output_p: Probability = setting(0.1, "Dropout before the decoder (fastai's default).")
+    hidden_p: Probability = setting(0.15, "Dropout between layers (fastai's default).")
+    input_p: Probability = setting(0.25, "Dropout of the embedded input (fastai's default).")
+    embed_p: Probability = setting(0.02, "Dropout of whole words of the embedding (fastai's default).")
+    weight_p: Probability = setting(0.2, "Dropout of hidden-to-hidden weights (fastai's default).")
+    tie_weights: bool = setting(True, "Decoder and embedding share one weight matrix.")
+    transductive: bool = setting(
+        False, "Let the language model read the test split's text (the published protocol); every report then says so."
+    )
+    phases: tuple[Phase, ...] = setting(
+        (Phase(name="frozen", lr=2e-2, train_last=1), Phase(name="unfrozen", epochs=5, lr=2e-3)),
+        "Cycles in order; the default repeats the notebook: one frozen epoch, then all layers.", min_length=1,
+    )
+
+
+class TrainClassifierSettings(TrainingSettings):
+    """The classifier on top of the language model's encoder and how it is trained."""
+
+    drop_mult: float = setting(0.5, "Factor on every dropout probability (fastai's default).", ge=0.0)
+    output_p: Probability = setting(0.4, "Dropout of the pooled encoder output (fastai's default).")
+    hidden_p: Probability = setting(0.3, "Dropout between layers (fastai's default).")
+    input_p: Probability = setting(0.4, "Dropout of the embedded input (fastai's default).")
+    embed_p: Probability = setting(0.05, "Dropout of whole words of the embedding (fastai's default).")
+    weight_p: Probability = setting(0.5, "Dropout of hidden-to-hidden weights (fastai's default).")
+    lin_ftrs: tuple[Count, ...] = setting((50,), "Sizes of the hidden layers of the head (fastai's default).")
+    head_p: Probability = setting(0.1, "Dropout before the later layers of the head (fastai's default).")
+    max_len: Count = setting(1440, "Pooling sees the last max_len tokens of a document (fastai's 72 * 20).")
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", "balanced weighs each class by the inverse of its frequency in train."
+    )
+    label_smoothing: Probability = setting(0.0, "Share of the target spread evenly over all classes.")
+    phases: tuple[Phase, ...] = setting(
+        (
+            Phase(name="head", lr=2e-2, train_last=1),
+            Phase(name="last-two", lr=1e-2, lr_lowest=1e-2 / 2.6**4, train_last=2),
+            Phase(name="last-three", lr=5e-3, lr_lowest=5e-3 / 2.6**4, train_last=3),
+            Phase(name="all", epochs=2, lr=1e-3, lr_lowest=1e-3 / 2.6**4),
+        ),
+        "Cycles in order; the default is gradual unfreezing as published (ULMFiT sec. 3.3).", min_length=1,
+    )
+
+
+class EvaluateClassifierSettings(Section):
+    """How the test split is scored."""
+
+    bs: Count = setting(64, "Documents per batch.", affects_output=False)
+    bootstrap_samples: int = setting(2000, "Resamples behind the 95 % interval of the accuracy.", ge=100)
+    calibration_bins: Count = setting(15, "Equal-width bins of the expected calibration error.")
+    baseline: bool = setting(True, "Also fit TF-IDF (1- and 2-grams) and logistic regression on the same split.")

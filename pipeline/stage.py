@@ -1,0 +1,298 @@
+"""The stage contract, once for all stages: fingerprint, skip, refuse, resume, seal.
+
+A stage reads sealed artifacts and writes one. `STAGES` names every stage, its inputs and its output; the work itself
+is `run(context)` in `pipeline.stages.<name>`, imported only when it has to run.
+"""
+
+import importlib
+import json
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import artifact as artifacts
+from pipeline import machine
+from pipeline.artifact import Artifact, InputRecord, Manifest
+from pipeline.errors import InputError, PipelineError, UsageError
+from pipeline.progress import Reporter, format_duration
+from pipeline.recipe import Recipe
+from pipeline.settings import Section
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the line. `code_version` goes up when the same settings would give another output."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: str
+    summary: str
+    code_version: int = 1
+    may_read: tuple[str, ...] = ()
+    """Inputs that are used when the recipe names them."""
+    run_settings: tuple[str, ...] = ()
+    """Settings of the [run] section that shape the output."""
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "prepare_corpus", (), "corpus", "Read documents from an archive, folder, table, text file or generator; split.",
+        run_settings=("seed",),
+    ),
+    Stage("tokenize_corpus", ("corpus",), "tokens", "Split every document into word, subword or character tokens.",
+          may_read=("start_lm",)),
+    Stage("numericalize_corpus", ("tokens",), "ids", "Choose the vocabulary and turn tokens into ids.",
+          may_read=("start_lm",)),
+    Stage("finetune_lm", ("ids",), "lm", "Train the AWD_LSTM language model, from scratch or from an earlier one.",
+          may_read=("start_lm",), run_settings=("seed", "direction", "precision")),
+    Stage("train_classifier", ("ids", "lm"), "classifier", "Train the classifier on the language model's encoder.",
+          run_settings=("seed", "direction", "precision")),
+    Stage("evaluate_classifier", ("corpus", "ids", "classifier"), "evaluation",
+          "Score the classifier on the test split, beside a TF-IDF baseline.", run_settings=("seed", "precision")),
+)
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+_HOMES = {"corpus": "data", "tokens": "data", "ids": "data", "lm": "models", "classifier": "models",
+          "evaluation": "models"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Outside data found by a stage's `locate_source`: where it is now and what it is."""
+
+    path: Path | None
+    identity: dict[str, Any]
+    """Kind, sha256, size: enters the fingerprint."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """Address, time stamp: goes into the manifest beside the identity."""
+
+
+@dataclass
+class StageContext:
+    """What a stage gets to work with."""
+
+    recipe: Recipe
+    settings: Any
+    """The stage's own recipe section."""
+    inputs: dict[str, Artifact]
+    source: Source | None
+    work: Path
+    """Folder to write the output into; all files in it become the artifact."""
+    resuming: bool
+    """True if `work` holds pieces of an earlier attempt with the same fingerprint."""
+    reporter: Reporter
+
+    @property
+    def resume(self) -> Path:
+        """Folder for what only an interrupted attempt needs; not part of the artifact."""
+        return self.work / artifacts.RESUME
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What a stage reports for its manifest."""
+
+    metrics: dict[str, Any]
+    identity: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    precision: dict[str, str] | None = None
+
+
+class StageModule(Protocol):
+    """What `pipeline.stages.<name>` must hold."""
+
+    def run(self, context: StageContext) -> StageOutcome:
+        """Write the output into `context.work` and say what came of it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recipe with a name and a home: where its artifacts are and how to call it again."""
+
+    name: str
+    recipe: Recipe
+    home: Path
+    arguments: tuple[str, ...] = ()
+    """Command-line arguments that give this recipe again: --recipe, --set, --run, ..."""
+
+    def path(self, slot: str) -> Path:
+        """Folder of the artifact `slot`; one named in [inputs] is used where it lies."""
+        given = self.given(slot)
+        if given is not None:
+            return given
+        folder = f"{slot}-{self.recipe.run.direction}" if slot in ("lm", "classifier") else slot
+        return self.home / _HOMES[slot] / self.name / folder
+
+    def given(self, slot: str) -> Path | None:
+        """The path that [inputs] names for `slot`, if any."""
+        value = getattr(self.recipe.inputs, slot, None)
+        return None if value is None else Path(value)
+
+    def inputs_of(self, stage: Stage) -> tuple[str, ...]:
+        """Slots that `stage` reads in this run."""
+        return stage.reads + tuple(slot for slot in stage.may_read if self.given(slot) is not None)
+
+    def command(self, command: str, *extra: str) -> str:
+        """The exact command line that calls `command` for this run."""
+        return shlex.join(["python", "-m", "pipeline", command, *self.arguments, *extra])
+
+    def settings(self, stage: Stage) -> dict[str, dict[str, Any]]:
+        """The settings that shape the output of `stage`, by section."""
+        section: Section = getattr(self.recipe, stage.name)
+        run = self.recipe.run.affecting_output()
+        return {stage.name: section.affecting_output(), "run": {key: run[key] for key in stage.run_settings}}
+
+
+def stage_named(name: str) -> Stage:
+    """The stage called `name`; UsageError suggests the nearest."""
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    import difflib
+
+    near = difflib.get_close_matches(name, STAGE_NAMES, 1, 0.0)
+    raise UsageError(f"There is no stage {name!r}.", f"Did you mean {near[0]!r}? Stages: {', '.join(STAGE_NAMES)}.")
+
+
+def select(first: str | None, last: str | None) -> tuple[Stage, ...]:
+    """The stages from `first` to `last`, both included."""
+    start = STAGE_NAMES.index(stage_named(first).name) if first else 0
+    stop = STAGE_NAMES.index(stage_named(last).name) if last else len(STAGES) - 1
+    if start > stop:
+        raise UsageError(f"--from {first} comes after --until {last}.", "Exchange the two.")
+    return STAGES[start : stop + 1]
+
+
+def fingerprint_of(run: Run, stage: Stage, inputs: dict[str, str], source: dict[str, Any] | None) -> str:
+    """SHA-256 of everything that shapes the output: stage, code version, settings, inputs, source."""
+    return artifacts.hash_json(
+        {
+            "stage": stage.name,
+            "code_version": stage.code_version,
+            "settings": run.settings(stage),
+            "inputs": inputs,
+            "source": source,
+        }
+    )
+
+
+def what_differs(run: Run, stage: Stage, manifest: Manifest) -> str:
+    """The settings, inputs or code that differ between a sealed artifact and what the recipe asks for."""
+    differences = []
+    for section, wanted in run.settings(stage).items():
+        sealed = manifest.settings.get(section, {})
+        for key in sorted(set(wanted) | set(sealed)):
+            if wanted.get(key) != sealed.get(key):
+                differences.append(f"{section}.{key} was {_short(sealed.get(key))}, now {_short(wanted.get(key))}")
+    if manifest.code_version != stage.code_version:
+        differences.append(f"made by version {manifest.code_version} of the stage, now {stage.code_version}")
+    names = set(run.inputs_of(stage)) ^ set(manifest.inputs)
+    differences += [f"input {name} was {'not ' if name not in manifest.inputs else ''}used" for name in sorted(names)]
+    return "; ".join(differences) or ("its input changed" if stage.reads else "its source changed")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -> Artifact:
+    """Make the output of `stage`, or find it sealed and unchanged.
+
+    Raises InputError if an input is missing or damaged, or if the output was made with other settings and `force`
+    is not set; LockedError, StorageError, OutOfMemoryError and whatever the stage itself raises.
+    """
+    target = run.path(stage.writes)
+    if run.given(stage.writes) is not None:
+        found = artifacts.open_artifact(target, stage.writes)
+        reporter.line(f"{stage.name}: using {target}, as the recipe says")
+        return found
+    try:
+        with artifacts.locked(target):
+            artifacts.recover(target)
+            return _run_locked(run, stage, target, reporter, force)
+    except PipelineError:
+        raise
+    except Exception as error:
+        expected = machine.limit_behind(error, stage.name)
+        if expected is None:
+            raise
+        raise expected from error
+
+
+def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force: bool) -> Artifact:
+    inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
+    module = importlib.import_module(f"pipeline.stages.{stage.name}")
+    try:
+        manifest = artifacts.read_manifest(target)
+    except InputError:
+        if not force:
+            raise
+        manifest = None
+    source: Source | None = None
+    if stage.name == "prepare_corpus":
+        source = module.locate_source(run.recipe.prepare_corpus, manifest, run.home, reporter)
+    fingerprint = fingerprint_of(
+        run, stage, {slot: a.manifest.fingerprint for slot, a in inputs.items()}, source.identity if source else None
+    )
+    if manifest is not None:
+        if manifest.fingerprint == fingerprint:
+            found = Artifact(target, manifest)
+            try:
+                artifacts.verify_files(found)
+            except InputError:
+                if not force:
+                    raise
+            else:
+                reporter.line(f"{stage.name}: nothing changed ({target})")
+                return found
+        elif not force:
+            raise InputError(
+                f"{target} was made with other settings: {what_differs(run, stage, manifest)}.",
+                f"Replace it and what follows: {run.command('run', '--force')} (or choose a new --run).",
+            )
+    work, resuming = artifacts.open_partial(target, fingerprint)
+    reporter.line(f"{stage.name}: {'going on' if resuming else 'starting'} ({target})")
+    started = time.monotonic()
+    machine.reset_peak_memory()
+    outcome: StageOutcome = module.run(
+        StageContext(run.recipe, getattr(run.recipe, stage.name), inputs, source, work, resuming, reporter)
+    )
+    commit, dirty = artifacts.git_state()
+    wall_s = time.monotonic() - started
+    sealed = artifacts.seal(
+        target,
+        Manifest(
+            slot=stage.writes, stage=stage.name, code_version=stage.code_version, fingerprint=fingerprint,
+            settings=run.settings(stage),
+            inputs={
+                slot: InputRecord(path=os.path.relpath(a.path, run.home), fingerprint=a.manifest.fingerprint)
+                for slot, a in inputs.items()
+            },
+            source={"identity": source.identity, **source.record} if source else None,
+            identity=outcome.identity, files={}, versions=artifacts.installed_versions(),
+            git_commit=commit, git_dirty=dirty, host=artifacts.owner()["host"], job_id=artifacts.owner()["job_id"],
+            device=outcome.device, precision=outcome.precision, created=artifacts.now(),
+            wall_s=round(wall_s, 3), peak_memory_mb=round(machine.peak_memory_mb(), 1), metrics=outcome.metrics,
+        ),
+    )
+    reporter.line(f"{stage.name}: sealed in {format_duration(wall_s)} ({target})")
+    return sealed
+
+
+def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
+    path = run.path(slot)
+    maker = next((s for s in STAGES if s.writes == slot), None)
+    if artifacts.read_manifest(path) is None:
+        mend = f"Make it first: {run.command(maker.name)}" if maker and run.given(slot) is None else "Correct [inputs]."
+        raise InputError(f"{stage.name} needs {path}, which is not there or not sealed.", mend)
+    return artifacts.open_artifact(path, "lm" if slot == "start_lm" else slot)
+
+
+def run_stages(run: Run, stages: Sequence[Stage], reporter: Reporter, force: bool = False) -> None:
+    """Run `stages` in order; each one that is sealed and unchanged is skipped."""
+    for stage in stages:
+        run_stage(run, stage, reporter, force)

@@ -1,0 +1,164 @@
+"""Recipes: precedence, overrides, and the sentences that mend what is wrong."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline.describe import recipe_toml, sections, settings_of
+from pipeline.errors import ExitCode, UsageError
+from pipeline.recipe import Recipe, load_recipe, setting_paths, shipped_recipes
+from pipeline.settings import TokenizeCorpusSettings
+
+RECIPE = """
+description = "for tests"
+[run]
+seed = 1
+[tokenize_corpus]
+tokenizer = "subword"
+vocab_size = 500
+[variants.char.tokenize_corpus]
+tokenizer = "char"
+[variants.large.tokenize_corpus]
+vocab_size = 900
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return str(path)
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_and_each_of_its_variants_is_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.description.endswith("."), "say in one line what the recipe is for"
+    for variant in recipe.variants:
+        load_recipe(name, variant=variant)
+
+
+def test_precedence_is_default_recipe_variant_set(recipe_file: str) -> None:
+    key = "tokenize_corpus.vocab_size=1000"
+    assert TokenizeCorpusSettings().vocab_size == 8000
+    assert load_recipe(recipe_file).tokenize_corpus.vocab_size == 500
+    assert load_recipe(recipe_file, variant="large").tokenize_corpus.vocab_size == 900
+    assert load_recipe(recipe_file, [key], "large").tokenize_corpus.vocab_size == 1000
+    assert load_recipe(recipe_file, variant="large").tokenize_corpus.tokenizer == "subword"
+    assert load_recipe(recipe_file, variant="char").run.seed == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("run.seed=7", "run.seed", 7),
+        ("tokenize_corpus.tokenizer=subword", "tokenize_corpus.tokenizer", "subword"),
+        ('tokenize_corpus.tokenizer="char"', "tokenize_corpus.tokenizer", "char"),
+        ("prepare_corpus.source=../a b/x=1.csv", "prepare_corpus.source", "../a b/x=1.csv"),
+        ("prepare_corpus.label_column=none", "prepare_corpus.label_column", None),
+        ("train_classifier.class_weights=none", "train_classifier.class_weights", "none"),
+        ("finetune_lm.clip=0.25", "finetune_lm.clip", 0.25),
+        ("finetune_lm.moms=[0.9, 0.8, 0.9]", "finetune_lm.moms", (0.9, 0.8, 0.9)),
+        ("finetune_lm.tie_weights=false", "finetune_lm.tie_weights", False),
+        ("train_classifier.lin_ftrs=[20, 10]", "train_classifier.lin_ftrs", (20, 10)),
+    ],
+)
+def test_an_override_sets_one_value(recipe_file: str, override: str, path: str, value: object) -> None:
+    section, key = path.split(".")
+    assert getattr(getattr(load_recipe(recipe_file, [override]), section), key) == value
+
+
+def test_an_override_reaches_into_phases(recipe_file: str) -> None:
+    recipe = load_recipe(recipe_file, ["finetune_lm.phases.1.epochs=9"])
+    assert [phase.epochs for phase in recipe.finetune_lm.phases] == [1, 9]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.seed", "--set 'run.seed' has no '='. Write --set section.key=value."),
+        ("seed=1", "--set 'seed=1' names no section. Write --set section.key=value."),
+        ("run.sed=1", "there is no setting 'run.sed'. Did you mean 'run.seed'?"),
+        ("numericalize_corpus.max_vocabulary=9", "Did you mean 'numericalize_corpus.max_vocab'?"),
+        ("tokenise_corpus.tokenizer=word", "--set tokenise_corpus.tokenizer: there is no such setting. Did you mean "
+         "'tokenize_corpus.tokenizer'?"),
+        ("run.vocab_size=9", "Did you mean 'tokenize_corpus.vocab_size'?"),
+        ("finetune_lm.phases.7.lr=1", "--set finetune_lm.phases.7.lr: there is no such setting."),
+        ("run.seed.x=1", "--set run.seed.x: there is no such setting. Did you mean 'run.seed'?"),
+        ("run.seed=-1", "run.seed: Input should be greater than or equal to 0, not -1."),
+        ("run.seed=many", "run.seed: Input should be a valid integer, unable to parse string as an integer, not 'many'."),
+        ("run.precision=fp8", "run.precision: Input should be 'auto', 'fp16', 'bf16' or 'fp32', not 'fp8'."),
+        ("finetune_lm.weight_p=1.0", "finetune_lm.weight_p: Input should be less than 1, not 1.0."),
+        ("finetune_lm.drop_mult=6", "finetune_lm: input_p times drop_mult is 1.5, not below 1."),
+        ("finetune_lm.phases=[]", "finetune_lm.phases"),
+        ("prepare_corpus.sha256=abc", "prepare_corpus.sha256: String should match pattern"),
+    ],
+)
+def test_a_wrong_override_is_refused_in_one_or_two_sentences(recipe_file: str, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        load_recipe(recipe_file, [override])
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[run]\nsede = 1", "there is no setting 'run.sede'. Did you mean 'run.seed'?"),
+        ("[tokenise_corpus]\ntokenizer = 'word'", "there is no setting 'tokenise_corpus'. Did you mean "
+         "'tokenize_corpus'?"),
+        ("[run\nseed = 1", "is not valid TOML"),
+        ("[run]\nseed = 1\nseed = 2", "is not valid TOML"),
+        ("[[finetune_lm.phases]]\nname = 'a'", "finetune_lm.phases.0.lr: Field required."),
+        ("[run]\nsede = 1\ndirektion = 'fwd'", "(1 more like this.)"),
+    ],
+)
+def test_a_wrong_recipe_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load_recipe(written(tmp_path, text))
+
+
+def test_unknown_recipes_and_variants_name_the_nearest(recipe_file: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"There is no recipe 'human-number'\. Did you mean 'human-numbers'\?"):
+        load_recipe("human-number")
+    with pytest.raises(UsageError, match=r"has no variant 'lage'\. Did you mean 'large'\?"):
+        load_recipe(recipe_file, variant="lage")
+    with pytest.raises(UsageError, match=r"absent\.toml cannot be read: .*No such file"):
+        load_recipe(str(tmp_path / "absent.toml"))
+
+
+def test_a_variant_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "[variants.a.tokenize_corpus]\ntokeniser = 'char'")
+    with pytest.raises(UsageError, match=r"variant a of recipe .*Did you mean 'tokenize_corpus\.tokenizer'\?"):
+        load_recipe(path, variant="a")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_resolved_recipe_reads_back_as_itself(name: str) -> None:
+    recipe = load_recipe(name, ["finetune_lm.clip=0.1", 'prepare_corpus.source="a \\"b\\" \\\\ ü"'])
+    assert Recipe.model_validate(tomllib.loads(recipe_toml(recipe))) == recipe
+
+
+def test_a_resolved_recipe_with_variants_reads_back_as_itself(recipe_file: str) -> None:
+    recipe = load_recipe(recipe_file)
+    assert Recipe.model_validate(tomllib.loads(recipe_toml(recipe))) == recipe
+
+
+def test_every_setting_has_a_meaning_a_type_and_a_default() -> None:
+    described = set()
+    for section in sections():
+        for name, meaning in settings_of(section):
+            key, kind = name.split("  ")
+            assert kind
+            assert re.fullmatch(r".+[^ ] \[(default .+|required)\]", meaning), name
+            described.add(f"{section}.{key}")
+    paths = set(setting_paths())
+    assert described == {path for path in paths if "." in path}
