@@ -1,0 +1,91 @@
+"""Which device and which arithmetic training really uses."""
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.errors import UsageError
+from pipeline.settings import RunSettings
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and the arithmetic asked of it."""
+
+    device: torch.device
+    requested: str
+    precision: str
+    """fp16, bf16 or fp32: what `requested` comes to on this device."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype matrix products run in."""
+        return DTYPES[self.precision]
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Autocast of this device; does nothing in fp32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.precision != "fp32")
+
+    @contextlib.contextmanager
+    def kernels(self) -> Iterator[None]:
+        """Kernels that can run this precision: oneDNN on CPUs has no float16 LSTM, torch's own kernels have."""
+        before = torch.backends.mkldnn.enabled
+        torch.backends.mkldnn.enabled = before and not (self.device.type == "cpu" and self.precision == "fp16")
+        try:
+            yield
+        finally:
+            torch.backends.mkldnn.enabled = before
+
+    def describe(self) -> str:
+        """For the first line of a log."""
+        asked = "" if self.requested == self.precision else f" (asked for: {self.requested})"
+        return f"device {self.device}, precision {self.precision}{asked}"
+
+
+def cpu_has_bf16() -> bool:
+    """True if this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX; SVE BF16 on Arm)."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
+def resolve_device(run: RunSettings) -> Device:
+    """The device and precision of a run; UsageError if the request cannot be met here."""
+    name = run.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UsageError(f"run.device is {name}, but torch sees no such GPU here.", "Use --set run.device=cpu or auto.")
+    on_cuda = device.type == "cuda"
+    precision = run.precision
+    if precision == "auto":
+        precision = "fp16" if on_cuda else "bf16" if cpu_has_bf16() else "fp32"
+    if precision == "fp16" and not on_cuda and not run.allow_fp16_on_cpu:
+        raise UsageError(
+            "run.precision is fp16, which this CPU would only emulate slowly.",
+            "Use --set run.precision=auto, or --set run.allow_fp16_on_cpu=true to try the fp16 path without a GPU.",
+        )
+    if precision == "bf16" and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UsageError(f"run.precision is bf16, which {device} cannot run.", "Use --set run.precision=fp16.")
+    return Device(device, run.precision, precision)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next step instead of returning it to the kernel.
+
+    Big tensors otherwise come back as fresh pages that the kernel must zero, which is up to half of a CPU training
+    step. Does nothing where the C library is not glibc.
+    """
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+        libc.mallopt(m_top_pad, 256 * 2**20)

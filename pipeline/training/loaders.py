@@ -1,0 +1,182 @@
+"""Batches straight from memory-mapped ids: no per-document files, no padding in language-model streams.
+
+The order of the data is a pure function of seed and epoch, and any batch can be asked for by its number.
+Shapes: B rows of a batch, T tokens of a step.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import DataError
+from pipeline.model.architecture import PAD_ID
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Documents(Protocol):
+    """Documents as ids; `pipeline.text.ids.IdStore` is one."""
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        """All ids of all documents, concatenated."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each document starts in `ids`, and the end of the last one."""
+
+
+class LanguageModelLoader:
+    """The batches of fastai's LMDataLoader: documents in a row, cut into B streams that go on from batch to batch.
+
+    x [B, T] and y [B, T] are one token apart. The last batch of an epoch may be shorter; up to B - 1 tokens at the
+    end of the text are left out. With `backwards` every document is read from its end.
+    """
+
+    n_inp = 1
+
+    def __init__(
+        self,
+        documents: Documents,
+        chosen: NDArray[np.int64],
+        *,
+        bs: int,
+        seq_len: int,
+        seed: int | None = None,
+        backwards: bool = False,
+    ) -> None:
+        """Read the documents with the indices `chosen`; `seed` None keeps their order in every epoch.
+
+        Raises DataError if there are too few tokens for `bs` streams.
+        """
+        self.bs, self.seq_len, self.epoch = bs, seq_len, 0
+        self._ids, self._seed, self._backwards = documents.ids, seed, backwards
+        self._starts = documents.offsets[chosen]
+        self._lengths = documents.offsets[chosen + 1] - self._starts
+        self.n_tokens = int(self._lengths.sum())
+        self.stream_length = max(self.n_tokens - 1, 0) // bs
+        if self.stream_length == 0:
+            raise DataError(f"{self.n_tokens} tokens are too few for {bs} streams.", "Lower finetune_lm.bs with --set.")
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return (self.stream_length + self.seq_len - 1) // self.seq_len
+
+    @property
+    def predicted_tokens(self) -> int:
+        """Tokens that are predicted in an epoch."""
+        return self.stream_length * self.bs
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Positions in `chosen` in the order in which `epoch` reads them."""
+        if self._seed is None:
+            return np.arange(len(self._lengths))
+        return np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths))
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `first` on."""
+        order = self.order(epoch)
+        lengths, starts = self._lengths[order], self._starts[order]
+        ends = np.cumsum(lengths)
+        row_starts = np.arange(self.bs, dtype=np.int64) * self.stream_length
+        for number in range(first, len(self)):
+            done = number * self.seq_len
+            width = min(self.seq_len, self.stream_length - done)
+            positions = row_starts[:, None] + np.arange(done, done + width + 1)
+            document = np.searchsorted(ends, positions, side="right")
+            to_end = ends[document] - positions
+            within = to_end - 1 if self._backwards else lengths[document] - to_end
+            rows = torch.from_numpy(self._ids[starts[document] + within].astype(np.int64))
+            yield rows[:, :-1], rows[:, 1:]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the current `epoch`."""
+        return self.batches(self.epoch)
+
+    def to(self, device: torch.device) -> "LanguageModelLoader":
+        """fastai's Learner moves each batch itself."""
+        return self
+
+
+class ClassifierLoader:
+    """Whole documents of similar length together, as fastai's SortedDL and Pad_Chunk make them.
+
+    x [B, T] is padded for `SentenceEncoder` and sorted by length, longest first; y [B] holds label ids. With a seed
+    the batches are shuffled and the longest comes first, so that a batch too big for memory shows at once; without,
+    documents run from long to short and `document_order` tells which is where.
+    """
+
+    n_inp = 1
+
+    def __init__(
+        self,
+        documents: Documents,
+        chosen: NDArray[np.int64],
+        labels: NDArray[np.integer[Any]],
+        *,
+        bs: int,
+        seq_len: int,
+        seed: int | None = None,
+        backwards: bool = False,
+    ) -> None:
+        """Read the documents with the indices `chosen`; `labels` are those of all documents."""
+        self.bs, self.seq_len, self.epoch = bs, seq_len, 0
+        self._documents, self._chosen, self._labels = documents, chosen, labels
+        self._seed, self._backwards = seed, backwards
+        self._lengths = documents.offsets[chosen + 1] - documents.offsets[chosen]
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self._cut(np.arange(len(self._chosen))))
+
+    def document_order(self, epoch: int = 0) -> list[NDArray[np.int64]]:
+        """Positions in `chosen`, batch by batch, each from long to short."""
+        by_length = np.argsort(-self._lengths, kind="stable")
+        if self._seed is None:
+            return self._cut(by_length)
+        rng = np.random.default_rng([self._seed, epoch])
+        shuffled = rng.permutation(len(self._chosen))
+        pool = self.bs * 50  # as SortedDL: sorted within pools, so that batches differ from epoch to epoch
+        pools = [shuffled[i : i + pool] for i in range(0, len(shuffled), pool)]
+        in_pools = np.concatenate([p[np.argsort(-self._lengths[p], kind="stable")] for p in pools])
+        batches = self._cut(in_pools)
+        longest = max(range(len(batches)), key=lambda i: int(self._lengths[batches[i]].max()))
+        rest = [i for i in rng.permutation(len(batches)) if i != longest]
+        order = [batches[i] for i in (longest, *rest)]
+        return [batch[np.argsort(-self._lengths[batch], kind="stable")] for batch in order]
+
+    def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        batches = [order[i : i + self.bs] for i in range(0, len(order), self.bs)]
+        if len(batches) > 1 and len(batches[-1]) == 1:  # batch norm cannot train on a single row
+            batches[-2:] = [np.concatenate(batches[-2:])]
+        return batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the current `epoch`."""
+        offsets, ids = self._documents.offsets, self._documents.ids
+        step = -1 if self._backwards else 1
+        for batch in self.document_order(self.epoch):
+            indices = self._chosen[batch]
+            rows = [ids[offsets[i] : offsets[i + 1]][::step] for i in indices]
+            yield pad_documents(rows, self.seq_len), torch.from_numpy(self._labels[indices].astype(np.int64))
+
+    def to(self, device: torch.device) -> "ClassifierLoader":
+        """fastai's Learner moves each batch itself."""
+        return self
+
+
+def pad_documents(rows: list[NDArray[Any]], seq_len: int) -> Tensor:
+    """Pad to the longest row, [B, T]: whole chunks of `seq_len` in front, the rest behind (fastai's Pad_Chunk).
+
+    A short document then starts at a chunk's beginning, and chunks in front of it are skipped by the encoder.
+    """
+    longest = max(len(row) for row in rows)
+    padded = np.full((len(rows), longest), PAD_ID, dtype=np.int64)
+    for i, row in enumerate(rows):
+        front = (longest - len(row)) // seq_len * seq_len
+        padded[i, front : front + len(row)] = row
+    return torch.from_numpy(padded)
