@@ -1,0 +1,1 @@
+"""One module per stage; each reads sealed artifacts and writes exactly one. Stages never import each other."""

@@ -1,0 +1,111 @@
+"""Stage finetune_lm: train the AWD_LSTM language model, from scratch or from an earlier sealed one.
+
+Reads ids, and `start_lm` where the recipe names one; its architecture, vocabulary and tokenizer are then inherited.
+Writes encoder.safetensors, decoder.safetensors, architecture.json, vocabulary.json, tokenizer/ and the history.
+"""
+
+from fastai.losses import CrossEntropyLossFlat
+from fastai.text.models.awdlstm import awd_lstm_lm_split
+
+from pipeline.errors import DataError
+from pipeline.model.architecture import Architecture
+from pipeline.model.awd_lstm import build_language_model
+from pipeline.model.custody import copy_text_files, require_direction, require_same
+from pipeline.model.weights import load_language_model, save_language_model
+from pipeline.settings import FinetuneLMSettings
+from pipeline.stage import StageContext, StageOutcome
+from pipeline.text.ids import IdStore
+from pipeline.training.device import keep_freed_memory, resolve_device
+from pipeline.training.history import Record, write_history
+from pipeline.training.loaders import LanguageModelLoader
+from pipeline.training.metrics import TokenAccuracy, TokenLoss, bits_per_character, perplexity
+from pipeline.training.phases import Task, seed_weights, train_phases
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Train all phases and write the language model."""
+    settings: FinetuneLMSettings = context.settings
+    run_settings = context.recipe.run
+    device = resolve_device(run_settings)
+    context.reporter.line(f"finetune_lm: {device.describe()}")
+    keep_freed_memory()
+    ids, start = context.inputs["ids"], context.inputs.get("start_lm")
+    store = IdStore.open(ids)
+    train, valid = _loaders(context, store)
+
+    seed_weights(run_settings.seed)
+    if start is None:
+        architecture = Architecture.from_settings(settings, len(store.vocabulary))
+        model = build_language_model(architecture, settings)
+    else:
+        require_same(ids, start, "tokenizer", "vocabulary")
+        require_direction(start, run_settings.direction)
+        architecture = Architecture.load(start.file("architecture.json"))
+        model = build_language_model(architecture, settings)
+        load_language_model(model, start.path)
+        context.reporter.line(f"finetune_lm: weights, architecture and vocabulary inherited from {start.path}")
+
+    valid_documents = store.documents("valid")
+    characters = int(store.n_chars[valid_documents].sum()) * valid.predicted_tokens / valid.n_tokens
+
+    def summarize(figures: dict[str, float]) -> Record:
+        loss = figures["token_loss"]
+        return {
+            "valid_loss": loss,
+            "perplexity": perplexity(loss),
+            "accuracy": figures["token_accuracy"],
+            "bits_per_character": bits_per_character(loss, valid.predicted_tokens, characters),
+        }
+
+    task = Task(
+        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=CrossEntropyLossFlat(), train=train,
+        valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
+        summarize=summarize, save=lambda folder: save_language_model(model, folder),
+        load=lambda folder: load_language_model(model, folder),
+    )
+    history, precision = train_phases(
+        task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
+        reporter=context.reporter,
+    )
+    save_language_model(model, context.work)
+    architecture.save(context.work / "architecture.json")
+    write_history(history, context.work)
+    copy_text_files(ids.path, context.work)
+
+    last = history[-1]
+    return StageOutcome(
+        metrics={
+            **{key: last[key] for key in ("valid_loss", "perplexity", "accuracy", "bits_per_character")},
+            "epochs": len(history),
+            "train_tokens": train.predicted_tokens,
+            "valid_tokens": valid.predicted_tokens,
+            "tokens_per_s": last["tokens_per_s"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "skipped_steps": last["skipped_steps"],
+            "transductive": settings.transductive,
+            "started_from": start.manifest.fingerprint if start else None,
+        },
+        identity={**ids.manifest.identity, "direction": run_settings.direction, "architecture": architecture.hash()},
+        device=str(device.device),
+        precision={"requested": device.requested, "effective": precision.effective},
+    )
+
+
+def _loaders(context: StageContext, store: IdStore) -> tuple[LanguageModelLoader, LanguageModelLoader]:
+    """Training and validation text. The test split is read only when the recipe says `transductive`."""
+    settings: FinetuneLMSettings = context.settings
+    splits = ("train", "unlabelled", "test") if settings.transductive else ("train", "unlabelled")
+    valid_documents = store.documents("valid")
+    valid_tokens = int((store.offsets[valid_documents + 1] - store.offsets[valid_documents]).sum())
+    if valid_tokens < 2:
+        raise DataError("There is no validation text.", "Set prepare_corpus.valid_fraction above 0, with --force.")
+    backwards = context.recipe.run.direction == "bwd"
+    train = LanguageModelLoader(
+        store, store.documents(*splits), bs=settings.bs, seq_len=settings.seq_len, seed=context.recipe.run.seed,
+        backwards=backwards,
+    )
+    # A short validation text in fewer streams loses fewer tokens at its end.
+    valid_bs = max(1, min(settings.bs, valid_tokens // settings.seq_len))
+    valid = LanguageModelLoader(store, valid_documents, bs=valid_bs, seq_len=settings.seq_len, backwards=backwards)
+    return train, valid
+

@@ -1,0 +1,124 @@
+"""Stage train_classifier: a classifier on the encoder of a sealed language model.
+
+Reads ids and lm; writes the epoch that validation liked best: encoder.safetensors, head.safetensors,
+architecture.json, head.json, labels.json, vocabulary.json, tokenizer/ and the history.
+"""
+
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import torch
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.text.models.awdlstm import awd_lstm_clas_split
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+from pipeline.model.architecture import Architecture, HeadShape
+from pipeline.model.awd_lstm import build_classifier
+from pipeline.model.custody import copy_text_files, require_direction, require_same
+from pipeline.model.weights import classifier_encoder, encoder_tensors, load_classifier, load_tensors, save_classifier
+from pipeline.settings import TrainClassifierSettings
+from pipeline.stage import StageContext, StageOutcome
+from pipeline.text.ids import IdStore
+from pipeline.training.device import keep_freed_memory, resolve_device
+from pipeline.training.history import Record, write_history
+from pipeline.training.loaders import ClassifierLoader
+from pipeline.training.phases import BestEpoch, Task, seed_weights, train_phases
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Train all phases and write the best epoch."""
+    settings: TrainClassifierSettings = context.settings
+    run_settings = context.recipe.run
+    device = resolve_device(run_settings)
+    context.reporter.line(f"train_classifier: {device.describe()}")
+    keep_freed_memory()
+    ids, lm = context.inputs["ids"], context.inputs["lm"]
+    require_same(ids, lm, "tokenizer", "vocabulary")
+    require_direction(lm, run_settings.direction)
+    store = IdStore.open(ids)
+    documents = {split: _labelled(store, split) for split in ("train", "valid")}
+    counts = np.bincount(store.label_ids[documents["train"]], minlength=len(store.labels))
+
+    seed_weights(run_settings.seed)
+    architecture = Architecture.load(lm.file("architecture.json"))
+    head = HeadShape.from_settings(settings, len(store.labels))
+    model = build_classifier(architecture, head, settings)
+    load_tensors(encoder_tensors(classifier_encoder(model)), lm.file("encoder.safetensors"))
+
+    backwards = run_settings.direction == "bwd"
+    train, valid = (
+        ClassifierLoader(
+            store, documents[split], store.label_ids, bs=settings.bs, seq_len=settings.seq_len, seed=seed,
+            backwards=backwards,
+        )
+        for split, seed in (("train", run_settings.seed), ("valid", None))
+    )
+    best = BestEpoch(context.resume / "best", lambda folder: save_classifier(model, folder))
+
+    def summarize(figures: dict[str, float]) -> Record:
+        return {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]}
+
+    task = Task(
+        name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=_loss(settings, counts, device.device),
+        train=train, valid=valid, metrics=[accuracy], unit="documents", units=len(documents["train"]),
+        summarize=summarize, save=lambda folder: save_classifier(model, folder),
+        load=lambda folder: load_classifier(model, folder), after_epoch=best.offer,
+    )
+    history, precision = train_phases(
+        task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
+        reporter=context.reporter,
+    )
+    chosen = best.record
+    assert chosen is not None  # every epoch was offered
+    for name in ("encoder.safetensors", "head.safetensors"):
+        shutil.copy2(context.resume / "best" / name, context.work / name)
+    architecture.save(context.work / "architecture.json")
+    head.save(context.work / "head.json")
+    (context.work / "labels.json").write_text(
+        json.dumps(store.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+    )
+    write_history(history, context.work)
+    copy_text_files(ids.path, context.work)
+    return StageOutcome(
+        metrics={
+            "accuracy": chosen["accuracy"],
+            "valid_loss": chosen["valid_loss"],
+            "best_epoch": chosen["epoch"],
+            "epochs": len(history),
+            "train_documents": len(documents["train"]),
+            "valid_documents": len(documents["valid"]),
+            "documents_per_s": history[-1]["documents_per_s"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "skipped_steps": history[-1]["skipped_steps"],
+            "transductive": bool(lm.manifest.metrics.get("transductive")),
+        },
+        identity={**lm.manifest.identity},
+        device=str(device.device),
+        precision={"requested": device.requested, "effective": precision.effective},
+    )
+
+
+def _labelled(store: IdStore, split: str) -> NDArray[np.int64]:
+    """Indices of the documents of `split` that have a label; DataError if there are too few to train or to choose."""
+    documents = store.documents(split)
+    documents = documents[store.label_ids[documents] >= 0]
+    if split == "train" and len(store.labels) < 2:
+        found = f"only {store.labels[0]!r}" if store.labels else "none"
+        raise DataError(f"A classifier needs two labels, the training documents have {found}.", "Correct the corpus.")
+    if len(documents) < 2:
+        raise DataError(
+            f"The {split} split has {len(documents)} labelled documents.",
+            "Label more documents, or change prepare_corpus.valid_fraction, with --force.",
+        )
+    return documents
+
+
+def _loss(settings: TrainClassifierSettings, counts: NDArray[np.int64], device: torch.device) -> Any:
+    weight = None
+    if settings.class_weights == "balanced":
+        weight = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device)
+    return CrossEntropyLossFlat(weight=weight, label_smoothing=settings.label_smoothing)
