@@ -1,0 +1,1 @@
+"""Corpus: where documents come from, how they are cleaned, split and stored."""

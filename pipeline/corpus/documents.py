@@ -1,0 +1,24 @@
+"""A document on its way into the corpus, and the names of the splits."""
+
+from typing import NamedTuple
+
+SPLITS = ("train", "unlabelled", "valid", "test")
+"""The splits of a corpus, in the order in which it stores them."""
+TRAIN, UNLABELLED, VALID, TEST = range(4)
+SPLIT_NAMES = {
+    "train": "train", "training": "train",
+    "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
+    "test": "test",
+    "unlabelled": "unlabelled", "unlabeled": "unlabelled", "unsup": "unlabelled", "unsupervised": "unlabelled",
+}
+"""What sources call their splits, and what the corpus calls them."""
+
+
+class RawDocument(NamedTuple):
+    """One document as a reader found it; `text` is cleaned later."""
+
+    doc_id: str
+    split: str
+    label: str | None
+    group: str | None
+    text: bytes | str

@@ -1,0 +1,171 @@
+"""What the outside data is: found, identified and checked without reading its documents.
+
+`status` and planning import this module, so it imports nothing heavy.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.artifact import Manifest, hash_file, hash_json
+from pipeline.corpus import rotten_tomatoes
+from pipeline.errors import InputError, UsageError
+from pipeline.progress import Reporter
+from pipeline.settings import PrepareCorpusSettings
+from pipeline.stage import Source
+
+CONTENT_HASH_BYTES = 64 * 2**20
+"""Folders up to this size are identified by their content."""
+
+
+class PublishedFile(NamedTuple):
+    """A file that has a public home."""
+
+    url: str
+    md5: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+IMDB_HOMES = (
+    PublishedFile(
+        "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz", "7c2ac02c03563afcf9b574c7e56c153a"
+    ),
+    # fastai's layout; the MD5 is the one in fastai/data/download_checks.py.
+    PublishedFile("https://s3.amazonaws.com/fast-ai-nlp/imdb.tgz", "90f9b1c4ff43a90d67553c9240dc0249"),
+)
+
+
+def pinned_identity(settings: PrepareCorpusSettings) -> dict[str, Any] | None:
+    """The identity of a source that is generated, not read; None for all others."""
+    return {"kind": settings.kind} if settings.kind == "human-numbers" else None
+
+
+def known_identity(settings: PrepareCorpusSettings, sealed_source: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The identity of `settings.source`: kind and SHA-256, for a file also its size; None if it does not exist.
+
+    A file that has the path, size and time stamp recorded in `sealed_source` is not hashed again. A folder is
+    identified by the relative names, sizes and contents of its files, wherever it lies; one of more than 64 MB by
+    names, sizes and time stamps instead, so that a copy of it counts as another source. Hidden files do not count.
+    """
+    if settings.source is None:
+        return None
+    path = Path(settings.source).expanduser().absolute()
+    try:
+        if path.is_dir():
+            return {"kind": settings.kind, "sha256": _hash_tree(path)}
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    here = {"path": str(path), "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    sealed = sealed_source or {}
+    if all(sealed.get(key) == value for key, value in here.items()) and "sha256" in sealed["identity"]:
+        sha256 = sealed["identity"]["sha256"]
+    else:
+        sha256 = hash_file(path)
+    return {"kind": settings.kind, "sha256": sha256, "size_bytes": stat.st_size}
+
+
+def locate(settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path, reporter: Reporter) -> Source:
+    """The source of the corpus: generated, the file or folder of `settings.source`, or a download.
+
+    Without `settings.source` a sealed corpus of the same kind keeps its source, and nothing is downloaded. Raises
+    InputError for a missing source, a wrong checksum or a download that fails.
+    """
+    pinned = pinned_identity(settings)
+    if pinned is not None:
+        return Source(None, pinned)
+    sealed_source = sealed.source if sealed else None
+    if settings.source is not None:
+        return _given(settings, sealed_source)
+    if sealed_source is not None and sealed_source["identity"].get("kind") == settings.kind:
+        return _remembered(sealed_source)
+    return download(settings, home, reporter)
+
+
+def download(settings: PrepareCorpusSettings, home: Path, reporter: Reporter) -> Source:
+    """The published file of `settings.kind`, fetched into `home`/data/downloads unless it lies there already."""
+    from pipeline.corpus import download as downloads
+
+    folder = home / "data" / "downloads"
+    if settings.kind == "imdb":
+        path, url = downloads.fetch(IMDB_HOMES, folder, reporter)
+    elif settings.kind == "rotten-tomatoes":
+        path, url = downloads.fetch_wheel(folder, reporter)
+    else:
+        raise InputError(f"prepare_corpus.kind {settings.kind} needs a source.", "Give it with --source PATH.")
+    return _given(settings.model_copy(update={"source": str(path)}), None, url)
+
+
+def _given(settings: PrepareCorpusSettings, sealed_source: dict[str, Any] | None, url: str | None = None) -> Source:
+    path = Path(settings.source or "").expanduser().absolute()
+    identity = known_identity(settings, sealed_source)
+    if identity is None:
+        raise InputError(f"There is no source {path}.", "Give the right path with --source, or none to download.")
+    if path.is_dir():
+        if settings.sha256 is not None:
+            raise UsageError(f"prepare_corpus.sha256 is set, but {path} is a folder.", "Unset it, or name a file.")
+        return Source(path, identity, {"path": str(path), "url": None, "published": None})
+    _check(path, identity["sha256"], settings)
+    stat = path.stat()
+    record = {"path": str(path), "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "url": url}
+    return Source(path, identity, record | {"published": _is_published(path, settings)})
+
+
+def _check(path: Path, found: str, settings: PrepareCorpusSettings) -> None:
+    expected = [settings.sha256]
+    if settings.kind == "rotten-tomatoes":
+        whole = path.suffix != ".bz2"
+        expected.append(rotten_tomatoes.WHEEL_SHA256 if whole else rotten_tomatoes.MEMBER_SHA256)
+    for sha256 in expected:
+        if sha256 is not None and found != sha256:
+            raise InputError(
+                f"{path} has SHA-256 {found}, expected {sha256}.", "Fetch it again, or give another --source."
+            )
+
+
+def _is_published(path: Path, settings: PrepareCorpusSettings) -> bool | None:
+    """Whether `path` is the file as published; None where nothing is published."""
+    if settings.kind == "imdb":
+        return hash_md5(path) in {home.md5 for home in IMDB_HOMES}
+    return True if settings.kind == "rotten-tomatoes" else None
+
+
+def _remembered(sealed_source: dict[str, Any]) -> Source:
+    """The source of a sealed corpus; without a path if it is no longer where and what it was."""
+    record = {key: value for key, value in sealed_source.items() if key != "identity"}
+    path = Path(record["path"])
+    try:
+        stat = path.stat()
+        same = "mtime_ns" in record and (stat.st_size, stat.st_mtime_ns) == (record["size_bytes"], record["mtime_ns"])
+        if path.is_dir():
+            same = _hash_tree(path) == sealed_source["identity"]["sha256"]
+    except OSError:
+        same = False
+    return Source(path if same else None, sealed_source["identity"], record)
+
+
+def hash_md5(path: Path) -> str:
+    """MD5 of a file, to compare with a published one; never a protection."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _hash_tree(path: Path) -> str:
+    entries: list[tuple[str, Path, os.stat_result]] = []
+    for folder, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            file = Path(folder, name)
+            if not name.startswith(".") and file.is_file():
+                entries.append((file.relative_to(path).as_posix(), file, file.stat()))
+    entries.sort()
+    by_content = sum(stat.st_size for _, _, stat in entries) <= CONTENT_HASH_BYTES
+    rows = [
+        [name, stat.st_size, hash_file(file) if by_content else stat.st_mtime_ns] for name, file, stat in entries
+    ]
+    return hash_json({"by": "content" if by_content else "time stamp", "files": rows})

@@ -1,0 +1,167 @@
+"""prepare_corpus: read a source, clean it, split it, and write the corpus.
+
+Writes documents.parquet and labels.json. The cleaning policy is in `pipeline.corpus.cleaning`, the split policy in
+`pipeline.corpus.splits`. An interrupted run starts over: its temporary files are of no use to the next.
+"""
+
+import json
+import shutil
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifact import Manifest
+from pipeline.corpus import source as sources
+from pipeline.corpus.cleaning import COUNTED, clean_text
+from pipeline.corpus.documents import SPLITS, TRAIN
+from pipeline.corpus.readers import read_documents
+from pipeline.corpus.splits import DROPPED, Plan, plan_splits
+from pipeline.corpus.spool import Index, Spool, ids_at, write_documents
+from pipeline.corpus.store import DOCUMENTS, LABELS
+from pipeline.errors import DataError, InputError
+from pipeline.progress import Reporter
+from pipeline.settings import PrepareCorpusSettings
+from pipeline.stage import Source, StageContext, StageOutcome
+
+_PROGRESS_EVERY = 500
+
+
+def locate_source(
+    settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path, reporter: Reporter
+) -> Source | None:
+    """The source of the corpus, downloaded if it has to be; see `pipeline.corpus.source.locate`."""
+    return sources.locate(settings, sealed, home, reporter)
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Make the corpus. Raises InputError, DataError or UsageError; see the policies for which."""
+    _clear(context)
+    settings: PrepareCorpusSettings = context.settings
+    source = _source_with_data(context)
+    spool, cleaned = context.resume / "spool.parquet", Counter[str]()
+    index = _spool_documents(context, settings, source, spool, cleaned)
+    plan = plan_splits(index, settings)
+    context.reporter.line("prepare_corpus: writing the documents by split")
+    write_documents(context.work / DOCUMENTS, spool, index, plan.splits)
+    spool.unlink()
+    labels = sorted(index.label_names[code] for code in np.unique(index.labels[plan.splits == TRAIN]) if code >= 0)
+    (context.work / LABELS).write_text(json.dumps(labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    metrics = _metrics(index, plan, cleaned) | {"published_source": source.record.get("published")}
+    _report(context.reporter, settings, metrics)
+    return StageOutcome(metrics)
+
+
+def _clear(context: StageContext) -> None:
+    for path in [*context.work.iterdir(), *context.resume.iterdir()]:
+        if path == context.resume or path == context.resume / "fingerprint":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _source_with_data(context: StageContext) -> Source:
+    """The source, fetched again if only its identity is known; it must then be what it was."""
+    source = context.source
+    assert source is not None, "locate_source always gives a source"
+    if source.path is not None or sources.pinned_identity(context.settings) is not None:
+        return source
+    home = context.work.parents[2]
+    found = sources.download(context.settings, home, context.reporter)
+    if found.identity != source.identity:
+        raise InputError(
+            f"The corpus was made from {source.record['path']}, which is gone; the published file is another one.",
+            "Give the source with --source PATH.",
+        )
+    return found
+
+
+def _spool_documents(
+    context: StageContext, settings: PrepareCorpusSettings, source: Source, path: Path, cleaned: Counter[str]
+) -> Index:
+    title = "prepare_corpus: reading"
+    with (
+        Spool(path, context.recipe.run.seed) as spool,
+        context.reporter.task(title, None, "documents") as task,
+    ):
+        for number, document in enumerate(read_documents(settings, source.path), 1):
+            text = clean_text(document.text, cleaned)
+            if text is not None:
+                spool.add(document, text)
+            if number % _PROGRESS_EVERY == 0:
+                task.advance(_PROGRESS_EVERY)
+        index = spool.finish()
+    where = source.path or settings.kind
+    if not len(index.splits):
+        raise DataError(f"{where} holds no text ({cleaned['empty'] + cleaned['blank']} empty documents).")
+    order = np.argsort(index.ranks, kind="stable")
+    twice = order[1:][index.ranks[order][1:] == index.ranks[order][:-1]]
+    if len(twice):
+        name = ids_at(path, twice[:1])[0]
+        raise DataError(
+            f"{where} has the document id {name!r} more than once ({len(twice)} such documents).",
+            "Ids must be unique; unset prepare_corpus.id_column to use row numbers.",
+        )
+    return index
+
+
+def _metrics(index: Index, plan: Plan, cleaned: Counter[str]) -> dict[str, Any]:
+    """What the manifest says of the corpus; `duplicates` is told in `_duplicates`."""
+    documents, labels, hashes, groups = {}, {}, {}, {}
+    for number, name in enumerate(SPLITS):
+        here = plan.splits == number
+        if not here.any():
+            continue
+        documents[name] = int(here.sum())
+        counts = zip(*np.unique(index.labels[here], return_counts=True), strict=True)
+        by_label = {index.label_names[code]: int(n) for code, n in counts if code >= 0}
+        if by_label:
+            labels[name] = dict(sorted(by_label.items()))
+        hashes[name] = index.text_hashes[here]
+        groups[name] = len(np.unique(index.groups[here & (index.groups >= 0)]))
+    kept = plan.splits != DROPPED
+    metrics: dict[str, Any] = {
+        "documents": documents,
+        "labels": labels,
+        "characters": int(index.n_chars[kept].sum(dtype=np.int64)),
+        "duplicates": _duplicates(hashes) | {"dropped": plan.copies_dropped},
+        "cleaned": {name: cleaned[name] for name in COUNTED},
+        "without_label": plan.without_label,
+        "beyond_limit": plan.beyond_limit,
+    }
+    return metrics | ({"groups": groups} if index.group_names else {})
+
+
+def _duplicates(hashes: dict[str, Any]) -> dict[str, Any]:
+    """`within`: surplus copies in a split; `across`: different texts that two splits share."""
+    unique = {name: np.unique(values) for name, values in hashes.items()}
+    return {
+        "within": {name: len(values) - len(unique[name]) for name, values in hashes.items()},
+        "across": {
+            f"{one}/{other}": len(np.intersect1d(unique[one], unique[other], assume_unique=True))
+            for one, other in combinations(hashes, 2)
+        },
+    }
+
+
+def _report(reporter: Reporter, settings: PrepareCorpusSettings, metrics: dict[str, Any]) -> None:
+    for split, n in metrics["documents"].items():
+        labels = ", ".join(f"{name} {count:,}" for name, count in metrics["labels"].get(split, {}).items())
+        reporter.line(f"  {split}: {n:,} documents{f' ({labels})' if labels else ''}")
+    duplicates = metrics["duplicates"]
+    counts = {**duplicates["within"], **duplicates["across"]}
+    found = ", ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "none"
+    reporter.line(f"  duplicates: {found}; dropped {duplicates['dropped']:,}")
+    cleaned = ", ".join(f"{name} {n:,}" for name, n in metrics["cleaned"].items() if n)
+    reporter.line(f"  cleaned: {cleaned or 'nothing'}")
+    if metrics["without_label"]:
+        missing = ", ".join(f"{name} {n:,}" for name, n in metrics["without_label"].items())
+        reporter.line(f"  without a label: {missing} (of train: kept as unlabelled text)")
+    if metrics["labels"] and "test" not in metrics["documents"]:
+        reporter.line("  there is no test split: evaluate_classifier will have nothing to score")
+    if metrics["published_source"] is False:
+        reporter.line(f"  the source is not the published {settings.kind} file; its SHA-256 is in the manifest")
