@@ -1,0 +1,1 @@
+"""What the pipeline tells people: metrics, the baseline, the evaluation report, the result table."""

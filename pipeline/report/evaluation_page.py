@@ -1,0 +1,179 @@
+"""evaluation.md: the content of metrics.json, for people. Every number comes out of that dictionary."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipeline.report.summary import interval, percent
+
+Metrics = dict[str, Any]
+
+MATRIX_CLASSES = 20
+"""More classes than this make a table nobody reads: then the largest confusions are listed."""
+LISTED_CONFUSIONS = 20
+EXCERPT_CHARACTERS = 200
+FEW_DOCUMENTS = 100
+
+
+def excerpt(text: str) -> str:
+    """The first EXCERPT_CHARACTERS of `text` in one line."""
+    line = " ".join(text[: 10 * EXCERPT_CHARACTERS].split())
+    return line if len(line) <= EXCERPT_CHARACTERS else line[: EXCERPT_CHARACTERS - 3].rstrip() + "..."
+
+
+def escape(text: str) -> str:
+    """`text` as literal text inside a line of Markdown: no markup, HTML, table cell or control character."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"([\\`*_{}\[\]<>|&~$#!])", r"\\\1", printable)
+
+
+def render(metrics: Metrics) -> str:
+    """The evaluation of `metrics` (the content of metrics.json) as Markdown."""
+    sections = [
+        f"# Evaluation\n\n{_headline(metrics)}",
+        *(f"> **Note.** {warning}" for warning in _warnings(metrics)),
+        _comparison(metrics),
+        f"## Classes\n\n{_classes(metrics)}",
+        f"## Confusion\n\n{_confusion(metrics)}",
+        f"## Calibration\n\n{_calibration(metrics)}",
+        f"## Split protocol\n\n{_protocol(metrics['protocol'])}",
+        f"## Most confident mistakes\n\n{_mistakes(metrics['mistakes'])}",
+        f"## Made from\n\n{_lineage(metrics)}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _headline(metrics: Metrics) -> str:
+    baseline = metrics.get("baseline")
+    beside = f"{baseline['name']} reaches {percent(baseline['accuracy'])} and " if baseline else ""
+    return (
+        f"**Accuracy {percent(metrics['accuracy'])}** (95 % interval {interval(metrics)}) on "
+        f"{metrics['test_documents']:,} test documents. On the same documents {beside}always answering "
+        f'"{escape(metrics["majority_label"])}" {percent(metrics["majority_accuracy"])}.'
+    )
+
+
+def _warnings(metrics: Metrics) -> Iterable[str]:
+    protocol = metrics["protocol"]
+    if protocol["transductive"]:
+        yield (
+            "These numbers are transductive: the language model has read the text of the test documents (without "
+            "their labels). Do not compare them with numbers of an honest split."
+        )
+    if not protocol["language_model_known"]:
+        yield "The classifier does not say what its language model has read, so that could not be checked."
+    if not protocol["classifier_trained_on_this_split"]:
+        yield (
+            "The classifier was trained on another set of documents than the train split here. Whether these test "
+            "documents were among them was not checked."
+        )
+    if metrics["test_documents"] < FEW_DOCUMENTS or metrics["accuracy"] in (0.0, 1.0):
+        yield "Too few test documents, or no mistakes to resample: the bootstrap interval is narrower than the truth."
+
+
+def _comparison(metrics: Metrics) -> str:
+    rows = [["majority class", percent(metrics["majority_accuracy"]), "", "", "", ""]]
+    if "baseline" in metrics:
+        rows.append([metrics["baseline"]["name"], *_figures(metrics["baseline"])])
+    rows.append(["this classifier", *_figures(metrics)])
+    text = _table(["", "accuracy", "95 % interval", "macro F1", "log loss", "calibration error"], rows)
+    text += f"\n\nIntervals come from {metrics['bootstrap_samples']:,} bootstrap resamples of the test documents."
+    if "mcnemar" in metrics:
+        test = metrics["mcnemar"]
+        text += (
+            f" The classifier alone is right on {test['only_classifier_right']:,} documents, the baseline alone on "
+            f"{test['only_baseline_right']:,} (McNemar's exact test: p = {test['p']:.2g})."
+        )
+    return text
+
+
+def _figures(metrics: Metrics) -> list[str]:
+    return [
+        percent(metrics["accuracy"]), interval(metrics), f"{metrics['macro_f1']:.4f}", f"{metrics['log_loss']:.4f}",
+        f"{metrics['calibration_error']:.4f}",
+    ]
+
+
+def _classes(metrics: Metrics) -> str:
+    rows = [
+        [escape(row["label"]), *(_optional(row[key]) for key in ("precision", "recall", "f1")), f"{row['documents']:,}"]
+        for row in metrics["per_class"]
+    ]
+    return _table(["class", "precision", "recall", "F1", "test documents"], rows)
+
+
+def _confusion(metrics: Metrics) -> str:
+    labels, matrix = [escape(label) for label in metrics["labels"]], metrics["confusion_matrix"]
+    if len(labels) <= MATRIX_CLASSES:
+        rows = [[f"**{label}**", *(f"{n:,}" for n in counts)] for label, counts in zip(labels, matrix, strict=True)]
+        return "Rows are the true classes, columns the predicted ones.\n\n" + _table(["", *labels], rows)
+    pairs = [
+        (count, labels[true], labels[predicted])
+        for true, counts in enumerate(matrix)
+        for predicted, count in enumerate(counts)
+        if count and true != predicted
+    ]
+    pairs.sort(key=lambda pair: -pair[0])
+    rows = [[true, predicted, f"{count:,}"] for count, true, predicted in pairs[:LISTED_CONFUSIONS]]
+    return f"The {len(rows)} largest; all are in metrics.json.\n\n" + _table(["true", "predicted", "documents"], rows)
+
+
+def _calibration(metrics: Metrics) -> str:
+    rows = [
+        [
+            f"{row['above']:.3f} to {row['up_to']:.3f}", f"{row['documents']:,}", _optional(row["confidence"]),
+            _optional(row["accuracy"]),
+        ]
+        for row in metrics["calibration_bins"]
+        if row["documents"]
+    ]
+    line = (
+        f"Expected calibration error {metrics['calibration_error']:.4f} over {len(metrics['calibration_bins'])} bins: "
+        f"the mean confidence is {percent(metrics['mean_confidence'])}, the accuracy {percent(metrics['accuracy'])}."
+    )
+    return f"{line}\n\n{_table(['confidence', 'documents', 'mean confidence', 'accuracy'], rows)}"
+
+
+def _protocol(protocol: Metrics) -> str:
+    counts = ", ".join(f"{split} {count:,}" for split, count in protocol["documents"].items())
+    read = "the text of train, unlabelled and test" if protocol["transductive"] else "the text of train and unlabelled"
+    lines = [
+        f"Documents: {counts}.",
+        f"The language model was trained on {read}; the classifier on the labelled documents of train; the best epoch "
+        "was chosen on valid. The baseline was fitted on the same documents of train.",
+    ]
+    if protocol["test_documents_without_label"]:
+        lines.append(f"{protocol['test_documents_without_label']:,} test documents have no label and are not scored.")
+    lines += [f"Corpus, {escape(name)}: {count}." for name, count in protocol["duplicates"].items()]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _mistakes(mistakes: Sequence[Metrics]) -> str:
+    if not mistakes:
+        return "None."
+    return "\n".join(
+        f"{number}. {escape(row['doc_id'])}: is {escape(row['label'])}, predicted {escape(row['predicted'])} with "
+        f"probability {row['probability']:.4f}: \"{escape(row['excerpt'])}\""
+        for number, row in enumerate(mistakes, 1)
+    )
+
+
+def _lineage(metrics: Metrics) -> str:
+    table = _table(
+        ["artifact", "fingerprint"], [[slot, f"`{value[:12]}`"] for slot, value in metrics["lineage"].items()]
+    )
+    precision = metrics["precision"]
+    return (
+        f"{table}\n\nPredicted on {metrics['device']} in {precision['effective']} (asked for: "
+        f"{precision['requested']}). Seed of the bootstrap: {metrics['seed']}."
+    )
+
+
+def _optional(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is flush left, the others flush right."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,178 @@
+"""Score the classifier on the test split, beside a TF-IDF baseline.
+
+The only stage that looks at test labels. Writes metrics.json (everything), predictions.parquet (one row per document)
+and evaluation.md (for people).
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.artifact import Artifact
+from pipeline.errors import DataError, DivergedError
+from pipeline.inference.classify import predict_documents
+from pipeline.report import evaluation_page, lineage, metrics
+from pipeline.report.baseline import BASELINE_NAME, fit_and_predict
+from pipeline.report.documents import LabelledDocuments, check_same_vocabulary, load_labelled
+from pipeline.settings import EvaluateClassifierSettings
+from pipeline.stage import StageContext, StageOutcome
+from pipeline.text.ids import IdStore
+from pipeline.training.device import resolve_device
+
+LISTED_MISTAKES = 5
+HEADLINE = (
+    "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error", "test_documents",
+    "majority_accuracy",
+)
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Predict every labelled test document, compare with the baseline and write the evaluation.
+
+    Raises InputError if corpus, ids and classifier do not belong together, DataError if there is nothing to score and
+    DivergedError if the classifier's probabilities are not finite.
+    """
+    settings: EvaluateClassifierSettings = context.settings
+    corpus, ids, classifier = (context.inputs[slot] for slot in ("corpus", "ids", "classifier"))
+    labels = check_same_vocabulary(ids, classifier)
+    store = IdStore.open(ids)
+    test = load_labelled(corpus, store, "test")
+    if not len(test.indices):
+        raise DataError(
+            f"{corpus.path} has no labelled test documents"
+            + (f" ({test.n_unlabelled:,} without a label)." if test.n_unlabelled else "."),
+            "Set prepare_corpus.test_fraction above 0, or give the source a test split with labels.",
+        )
+    device = resolve_device(context.recipe.run)
+    context.reporter.line(f"evaluate_classifier: {len(test.indices):,} test documents, {device.describe()}")
+    probabilities = _checked(
+        predict_documents(
+            classifier, store, test.indices, bs=settings.bs, run=context.recipe.run, reporter=context.reporter
+        ),
+        classifier, (len(test.indices), len(labels)),
+    )
+    train_ids = store.label_ids[store.documents("train")]
+    scoring: dict[str, Any] = {
+        "bootstrap_samples": settings.bootstrap_samples, "calibration_bins": settings.calibration_bins,
+        "seed": context.recipe.run.seed,
+    }
+    majority_id, majority_accuracy = metrics.majority_class(train_ids[train_ids >= 0], test.label_ids)
+    result: dict[str, Any] = {
+        **metrics.score(test.label_ids, probabilities, labels, **scoring),
+        "test_documents": len(test.indices),
+        "majority_label": labels[majority_id],
+        "majority_accuracy": majority_accuracy,
+    }
+    baseline_ids = None
+    if settings.baseline:
+        train = load_labelled(corpus, store, "train")
+        context.reporter.line(f"evaluate_classifier: fitting {BASELINE_NAME} on {len(train.texts):,} train documents")
+        baseline = fit_and_predict(train.texts, train.label_ids, test.texts, len(labels))
+        baseline_ids = baseline.argmax(axis=1)
+        result["baseline"] = {"name": BASELINE_NAME, **metrics.score(test.label_ids, baseline, labels, **scoring)}
+        result["mcnemar"] = metrics.mcnemar(
+            probabilities.argmax(axis=1) == test.label_ids, baseline_ids == test.label_ids
+        )
+    result |= {
+        "labels": labels,
+        "mistakes": _mistakes(test, probabilities, labels),
+        "protocol": _protocol(corpus, ids, classifier, store, test),
+        "lineage": lineage.fingerprints([corpus, ids, classifier]),
+        "bootstrap_samples": settings.bootstrap_samples,
+        "seed": context.recipe.run.seed,
+        "device": str(device.device),
+        "precision": {"requested": device.requested, "effective": device.precision},
+    }
+    (context.work / "metrics.json").write_text(
+        json.dumps(result, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    (context.work / "evaluation.md").write_text(evaluation_page.render(result), encoding="utf-8")
+    pq.write_table(_predictions(test, probabilities, labels, baseline_ids), context.work / "predictions.parquet")
+    return StageOutcome(headline(result), device=result["device"], precision=result["precision"])
+
+
+def headline(result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of metrics.json that go into the manifest and the result table."""
+    figures = {name: result[name] for name in HEADLINE}
+    figures["transductive"] = result["protocol"]["transductive"]
+    if "baseline" in result:
+        figures["baseline"] = {k: result["baseline"][k] for k in ("name", "accuracy", "accuracy_low", "accuracy_high")}
+        figures["mcnemar_p"] = result["mcnemar"]["p"]
+    return figures
+
+
+def _checked(
+    probabilities: npt.NDArray[np.floating[Any]], classifier: Artifact, shape: tuple[int, int]
+) -> npt.NDArray[np.float64]:
+    if probabilities.shape != shape:
+        raise ValueError(f"predict_documents returned {probabilities.shape}, not {shape}")
+    bad = np.count_nonzero(~np.isfinite(probabilities).all(axis=1))
+    if bad:
+        raise DivergedError(
+            f"{classifier.path} gives probabilities that are not finite for {bad:,} of {shape[0]:,} test documents.",
+            "Train the classifier again with a lower learning rate or run.precision=fp32.",
+        )
+    return metrics.normalized(probabilities)
+
+
+def _mistakes(
+    test: LabelledDocuments, probabilities: npt.NDArray[np.float64], labels: list[str]
+) -> list[dict[str, Any]]:
+    """The wrongly predicted documents with the highest probability, first of equals in corpus order."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != test.label_ids)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:LISTED_MISTAKES]
+    return [
+        {
+            "doc_id": test.doc_ids[i],
+            "label": labels[test.label_ids[i]],
+            "predicted": labels[predicted[i]],
+            "probability": float(confidence[i]),
+            "excerpt": evaluation_page.excerpt(test.texts[i]),
+        }
+        for i in worst
+    ]
+
+
+def _protocol(
+    corpus: Artifact, ids: Artifact, classifier: Artifact, store: IdStore, test: LabelledDocuments
+) -> dict[str, Any]:
+    """Who has read what."""
+    return {
+        "transductive": bool(classifier.manifest.metrics.get("transductive")),
+        "language_model_known": "transductive" in classifier.manifest.metrics,
+        "classifier_trained_on_this_split": lineage.trained_on(classifier, ids),
+        "documents": {split: len(store.documents(split)) for split in ("train", "unlabelled", "valid", "test")},
+        "test_documents_without_label": test.n_unlabelled,
+        "duplicates": _counts(corpus.manifest.metrics.get("duplicates", {}), "duplicates"),
+    }
+
+
+def _counts(value: Any, name: str) -> dict[str, int]:
+    """The numbers in nested dictionaries, each named by its path."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {path: count for key, inner in value.items() for path, count in _counts(inner, f"{name} {key}").items()}
+
+
+def _predictions(
+    test: LabelledDocuments, probabilities: npt.NDArray[np.float64], labels: list[str],
+    baseline_ids: npt.NDArray[np.int64] | None,
+) -> pa.Table:
+    names = np.asarray(labels, dtype=object)
+    predicted = probabilities.argmax(axis=1)
+    columns: dict[str, Any] = {
+        "doc_id": pa.array(test.doc_ids, pa.string()),
+        "label": pa.array(names[test.label_ids], pa.string()),
+        "predicted": pa.array(names[predicted], pa.string()),
+        "correct": pa.array(predicted == test.label_ids),
+    }
+    if baseline_ids is not None:
+        columns["baseline_predicted"] = pa.array(names[baseline_ids], pa.string())
+    for column, label in enumerate(labels):
+        columns[f"probability_{label}"] = pa.array(probabilities[:, column].astype(np.float32))
+    return pa.table(columns)
