@@ -82,7 +82,7 @@ def run(context: StageContext) -> StageOutcome:
             "tokens_per_s": last["tokens_per_s"],
             "parameters": sum(p.numel() for p in model.parameters()),
             "skipped_steps": last["skipped_steps"],
-            "transductive": settings.transductive,
+            "transductive": settings.transductive or bool(start and start.manifest.metrics["transductive"]),
             "started_from": start.manifest.fingerprint if start else None,
         },
         identity={**ids.manifest.identity, "direction": run_settings.direction, "architecture": architecture.hash()},

@@ -172,9 +172,13 @@ class ClassifierLoader:
 def pad_documents(rows: list[NDArray[Any]], seq_len: int) -> Tensor:
     """Pad to the longest row, [B, T]: whole chunks of `seq_len` in front, the rest behind (fastai's Pad_Chunk).
 
-    A short document then starts at a chunk's beginning, and chunks in front of it are skipped by the encoder.
+    A short document then starts at a chunk's beginning, and chunks in front of it are skipped by the encoder. Unlike
+    Pad_Chunk, more than one chunk is filled up to whole chunks: the encoder takes rows that have begun for the first
+    rows of the batch, which otherwise fails for rows that end before the last chunk, and short ones are never read.
     """
     longest = max(len(row) for row in rows)
+    if longest > seq_len:
+        longest = (longest + seq_len - 1) // seq_len * seq_len
     padded = np.full((len(rows), longest), PAD_ID, dtype=np.int64)
     for i, row in enumerate(rows):
         front = (longest - len(row)) // seq_len * seq_len

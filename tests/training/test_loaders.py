@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
+from pipeline.model.architecture import Architecture, HeadShape
+from pipeline.model.awd_lstm import build_classifier
 from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader, pad_documents
 
 lengths = st.lists(st.integers(1, 30), min_size=3, max_size=40)
@@ -65,8 +67,9 @@ def test_too_few_tokens_name_the_setting() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(lengths=lengths, seq_len=st.integers(2, 12))
-def test_padding_equals_fastais_pad_chunk(lengths: list[int], seq_len: int) -> None:
-    documents = random_documents(lengths)
+def test_padding_equals_fastais_pad_chunk_on_whole_chunks(lengths: list[int], seq_len: int) -> None:
+    longest = max(lengths) if max(lengths) <= seq_len else -(-max(lengths) // seq_len) * seq_len
+    documents = random_documents([longest, *lengths])
     rows = [documents.document(i) for i in range(len(documents))]
     pad = Pad_Chunk(pad_idx=1, pad_first=True, seq_len=seq_len)
     samples = [(TensorText(torch.from_numpy(row.astype(np.int64))),) for row in rows]
@@ -103,4 +106,23 @@ def test_longest_documents_come_first_in_training() -> None:
     loader = ClassifierLoader(documents, np.arange(61), np.zeros(61, np.int32), bs=8, seq_len=5, seed=7)
     for epoch in range(3):
         loader.epoch = epoch
-        assert next(iter(loader))[0].shape[1] == 29
+        assert (next(iter(loader))[0][0] != 1).sum() == 29
+
+
+@settings(deadline=None, max_examples=30)
+@given(lengths=st.lists(st.integers(1, 40), min_size=2, max_size=6), seq_len=st.integers(3, 9))
+def test_a_document_is_encoded_the_same_alone_and_in_company(lengths: list[int], seq_len: int) -> None:
+    torch.manual_seed(0)
+    model = build_classifier(
+        Architecture(vocabulary_size=40, emb_sz=6, n_hid=8, n_layers=2), HeadShape(2, (4,), seq_len, max_len=1000)
+    ).eval()
+    documents = random_documents(lengths)
+    loader = ClassifierLoader(
+        documents, np.arange(len(lengths)), np.zeros(len(lengths), np.int32), bs=len(lengths), seq_len=seq_len
+    )
+    with torch.no_grad():
+        ((x, _),) = list(loader)
+        together = model(x)[0]
+        for row, i in zip(together, loader.document_order()[0], strict=True):
+            alone = model(pad_documents([documents.document(int(i))], seq_len))[0]
+            torch.testing.assert_close(row, alone[0], rtol=0, atol=1e-5)
