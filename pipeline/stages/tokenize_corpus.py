@@ -1,0 +1,165 @@
+"""Stage 2: every document of the corpus as tokens, each distinct token stored once.
+
+Reads `documents.parquet` and `labels.json` of a corpus; writes `type_ids.bin`, `offsets.npy`, `types.parquet`,
+`documents.parquet`, `labels.json` and `tokenizer/`. The result is the same, byte by byte, for any number of workers.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.artifact import hash_folder
+from pipeline.corpus.documents import SPLITS
+from pipeline.errors import DataError
+from pipeline.settings import TokenizeCorpusSettings
+from pipeline.stage import StageContext, StageOutcome
+from pipeline.text.encoding import EncodedBatch
+from pipeline.text.shards import tokenize_shards
+from pipeline.text.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer, save_tokenizer
+
+TRAINING_SPLITS = ("train", "unlabelled")
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Make or inherit the tokenizer, then tokenize all documents.
+
+    Raises DataError if the corpus holds no document or no subword tokenizer of the wanted size can be trained.
+    """
+    corpus = context.inputs["corpus"]
+    documents = corpus.file("documents.parquet")
+    table = pq.read_table(documents, columns=["doc_id", "split", "label", "n_chars"])
+    if table.num_rows == 0:
+        raise DataError(f"{corpus.path} holds no document.", "Give a source with text in it to prepare_corpus.")
+    tokenizer, folder, metrics = _prepare_tokenizer(context, documents)
+    identity = hash_folder(folder)
+    shards = context.resume / f"shards-{identity[:16]}"
+    shards.mkdir(exist_ok=True)
+
+    splits = _split_numbers(table)
+    tokens = _TokenWriter(splits)
+    workers = context.settings.workers
+    with (
+        (context.work / "type_ids.bin").open("wb") as stream,
+        context.reporter.task("tokenizing", table.num_rows, "documents") as task,
+    ):
+        for batch in tokenize_shards(documents, tokenizer, folder, shards, workers):
+            tokens.add(batch, stream)
+            task.advance(len(batch.lengths), f"{len(tokens.types):,} types")
+
+    n_tokens = np.concatenate(tokens.lengths)
+    np.save(context.work / "offsets.npy", np.concatenate([[0], np.cumsum(n_tokens)]).astype(np.int64))
+    _write_types(context.work / "types.parquet", tokens)
+    table = table.append_column("n_tokens", pa.array(n_tokens, pa.int32()))
+    pq.write_table(table, context.work / "documents.parquet")
+    shutil.copyfile(corpus.file("labels.json"), context.work / "labels.json")
+    per_split = {name: int(n_tokens[splits == number].sum()) for number, name in enumerate(SPLITS)}
+    n_chars = int(np.asarray(table["n_chars"], dtype=np.int64).sum())
+    metrics |= {
+        "documents": table.num_rows,
+        "tokens": per_split,
+        "types": len(tokens.types),
+        "characters_per_token": round(n_chars / int(n_tokens.sum()), 4),
+    }
+    context.reporter.line(
+        f"tokenize_corpus: {table.num_rows:,} documents, {int(n_tokens.sum()):,} tokens, {len(tokens.types):,} types"
+    )
+    return StageOutcome(metrics, {"tokenizer": identity})
+
+
+def _prepare_tokenizer(context: StageContext, documents: Path) -> tuple[Tokenizer, Path, dict[str, Any]]:
+    """The tokenizer, its folder in the artifact, and what its training has to report."""
+    folder = context.work / "tokenizer"
+    settings: TokenizeCorpusSettings = context.settings
+    if "start_lm" in context.inputs:
+        lm = context.inputs["start_lm"]
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(lm.file(f"tokenizer/{TOKENIZER_FILE}").parent, folder)
+        tokenizer = load_tokenizer(folder)
+        context.reporter.line(
+            f"tokenize_corpus: tokenizer inherited from {lm.path} ({tokenizer.kind}, rules {tokenizer.rules}); the "
+            "recipe's tokenizer settings are not used"
+        )
+        return tokenizer, folder, {"tokenizer": tokenizer.kind}
+    if settings.tokenizer == "subword":
+        return _prepare_subword(context, settings, folder, documents)
+    if settings.tokenizer == "word":
+        from pipeline.text.word import WordTokenizer
+
+        tokenizer = WordTokenizer(settings.language, settings.rules)
+    else:
+        from pipeline.text.char import CharTokenizer
+
+        tokenizer = CharTokenizer(settings.rules)
+    save_tokenizer(tokenizer, folder)
+    return tokenizer, folder, {"tokenizer": settings.tokenizer}
+
+
+def _prepare_subword(
+    context: StageContext, settings: TokenizeCorpusSettings, folder: Path, documents: Path
+) -> tuple[Tokenizer, Path, dict[str, Any]]:
+    from pipeline.text.subword import train_subword
+
+    context.reporter.line(f"tokenize_corpus: training {settings.vocab_size:,} {settings.model_type} pieces")
+    tokenizer, share = train_subword(
+        _training_texts(documents), settings.rules, settings.model_type, settings.vocab_size,
+        settings.character_coverage,
+    )
+    save_tokenizer(tokenizer, folder)
+    context.reporter.line(
+        f"tokenize_corpus: {share.documents:.2%} of the training documents and {share.bytes:.2%} of their bytes "
+        "reached SentencePiece"
+    )
+    training_share = {"documents": share.documents, "bytes": share.bytes}
+    return tokenizer, folder, {"tokenizer": "subword", "pieces": tokenizer.n_pieces, "training_share": training_share}
+
+
+def _training_texts(documents: Path) -> Iterator[str]:
+    with pq.ParquetFile(documents) as file:
+        for batch in file.iter_batches(250, columns=["split", "text"]):
+            for split, text in zip(batch["split"].to_pylist(), batch["text"].to_pylist(), strict=True):
+                if split in TRAINING_SPLITS:
+                    yield text
+
+
+def _split_numbers(table: pa.Table) -> npt.NDArray[np.int8]:
+    number = {name: i for i, name in enumerate(SPLITS)}
+    return np.array([number[name] for name in table["split"].to_pylist()], dtype=np.int8)
+
+
+class _TokenWriter:
+    """Gives each token its number in the corpus, by first appearance, and counts it per split."""
+
+    def __init__(self, splits: npt.NDArray[np.int8]) -> None:
+        self._splits = splits
+        self._n_documents = 0
+        self.types: dict[str, int] = {}
+        self.counts = np.zeros((len(SPLITS), 1024), dtype=np.int64)
+        self.lengths: list[npt.NDArray[np.int64]] = []
+
+    def add(self, batch: EncodedBatch, stream: BinaryIO) -> None:
+        """Append the documents of `batch` to `stream`."""
+        types = self.types
+        number = np.array([types.setdefault(token, len(types)) for token in batch.types], dtype="<u4")
+        number[batch.ids].tofile(stream)
+        if len(types) > self.counts.shape[1]:
+            self.counts = np.pad(self.counts, ((0, 0), (0, max(len(types), self.counts.shape[1]))))
+        end = self._n_documents + len(batch.lengths)
+        split_of_token = np.repeat(self._splits[self._n_documents : end], batch.lengths)
+        for split in np.unique(split_of_token):
+            local = np.bincount(batch.ids[split_of_token == split], minlength=len(number))
+            self.counts[split, number] += local
+        self.lengths.append(batch.lengths)
+        self._n_documents = end
+
+
+def _write_types(path: Path, tokens: _TokenWriter) -> None:
+    columns: dict[str, Any] = {"token": pa.array(list(tokens.types), pa.string())}
+    for number, name in enumerate(SPLITS):
+        columns[name] = pa.array(tokens.counts[number, : len(tokens.types)], pa.int64())
+    pq.write_table(pa.table(columns), path)

@@ -1,0 +1,81 @@
+"""The one tokenizer that training, prediction and serving share: make, save and load it."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import InputError
+from pipeline.text.encoding import EncodedBatch
+from pipeline.text.rules import SPECIAL_TOKENS
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back."""
+
+    kind: str
+    rules: str
+
+    def tokenize(self, text: str) -> list[str]:
+        """Tokens of one text, xxbos first."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> EncodedBatch:
+        """Types and ids of many texts; the same tokens as `tokenize` gives."""
+        ...
+
+    def detokenize(self, tokens: Sequence[str]) -> str:
+        """Readable text; special tokens carried out."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What tokenizer.json says beside kind, rules and special tokens."""
+        ...
+
+    def save_model(self, folder: Path) -> None:
+        """Write whatever the tokenizer needs beside tokenizer.json."""
+        ...
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write tokenizer.json and the model file, if there is one, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {
+        "kind": tokenizer.kind, "rules": tokenizer.rules, "special_tokens": list(SPECIAL_TOKENS),
+        **tokenizer.describe(),
+    }
+    tokenizer.save_model(folder)
+    text = json.dumps(description, ensure_ascii=False, indent=2) + "\n"
+    (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8", newline="\n")
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer saved in `folder`. Raises InputError if it is missing, damaged or of an unknown kind."""
+    path = folder / TOKENIZER_FILE
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        kind, rules = description["kind"], description["rules"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is missing or damaged: {type(error).__name__} {error}.") from error
+    if rules not in ("fastai", "none") or description.get("special_tokens") != list(SPECIAL_TOKENS):
+        raise InputError(f"{path} names rules or special tokens this version does not have.")
+    if kind == "word":
+        from pipeline.text.word import WordTokenizer
+
+        made_with, here = description.get("spacy", "?"), version("spacy")
+        if made_with != here:
+            warnings.warn(f"{path} was made with spaCy {made_with}; {here} may split words otherwise", stacklevel=2)
+        return WordTokenizer(description["language"], rules)
+    if kind == "subword":
+        from pipeline.text.subword import load_subword
+
+        return load_subword(folder, rules)
+    if kind == "char":
+        from pipeline.text.char import CharTokenizer
+
+        return CharTokenizer(rules)
+    raise InputError(f"{path} describes a tokenizer of kind {kind!r}, which this version does not have.")
