@@ -39,9 +39,18 @@ def decoder_tensors(model: SequentialRNN) -> Tensors:
 
 
 def head_tensors(model: SequentialRNN) -> Tensors:
-    """Parameters and batch-norm statistics of a classifier's head, by torch's names."""
-    state: Tensors = model[1].state_dict()
-    return state
+    """Parameters and batch-norm statistics of a classifier's head: `i.norm.*` and `i.linear.*` of each layer i.
+
+    Not torch's names: fastai leaves a dropout layer of probability 0 out, which shifts the numbers in them.
+    """
+    kinds = {nn.BatchNorm1d: "norm", nn.Linear: "linear"}
+    return {
+        f"{i}.{kinds[type(part)]}.{name}": tensor
+        for i, layer in enumerate(model[1].layers)
+        for part in layer
+        if type(part) in kinds
+        for name, tensor in part.state_dict().items()
+    }
 
 
 def language_model_encoder(model: SequentialRNN) -> AWD_LSTM:

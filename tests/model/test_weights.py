@@ -18,6 +18,7 @@ from pipeline.model.weights import (
     save_classifier,
     save_language_model,
 )
+from pipeline.settings import TrainClassifierSettings
 
 ARCHITECTURE = Architecture(vocabulary_size=30, emb_sz=8, n_hid=12, n_layers=3)
 HEAD = HeadShape(n_classes=3, lin_ftrs=(5,), seq_len=7, max_len=70)
@@ -56,6 +57,22 @@ def test_classifier_round_trip_and_encoder_of_a_language_model(tmp_path: Path) -
     load_classifier(again, clas_folder)
     x = torch.randint(9, 30, (4, 20))
     assert torch.equal(model.eval()(x)[0], again.eval()(x)[0])
+
+
+def test_a_trained_classifier_loads_into_one_without_dropout(tmp_path: Path) -> None:
+    trained = build_classifier(ARCHITECTURE, HEAD, TrainClassifierSettings())
+    trained.train()(torch.randint(9, 30, (4, 11)))  # moves the batch norm's statistics
+    save_classifier(trained, tmp_path)
+    again = build_classifier(ARCHITECTURE, HEAD)
+    load_classifier(again, tmp_path)
+    x = torch.randint(9, 30, (4, 20))
+    assert torch.equal(trained.eval()(x)[0], again.eval()(x)[0])
+    assert set(load_file(tmp_path / "head.safetensors")) == {
+        f"{i}.{name}" for i in (0, 1) for name in (
+            "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked",
+            "linear.weight",
+        )
+    } | {"1.linear.bias"}
 
 
 def test_it_trains_and_validates_without_any_dropout() -> None:
