@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline import artifact as artifacts
 from pipeline import machine
@@ -99,13 +99,6 @@ class StageOutcome:
     identity: dict[str, str] = field(default_factory=dict)
     device: str | None = None
     precision: dict[str, str] | None = None
-
-
-class StageModule(Protocol):
-    """What `pipeline.stages.<name>` must hold."""
-
-    def run(self, context: StageContext) -> StageOutcome:
-        """Write the output into `context.work` and say what came of it."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +218,6 @@ def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -
 
 def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force: bool) -> Artifact:
     inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
-    module = importlib.import_module(f"pipeline.stages.{stage.name}")
     try:
         manifest = artifacts.read_manifest(target)
     except InputError:
@@ -234,7 +226,7 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
         manifest = None
     source: Source | None = None
     if stage.name == "prepare_corpus":
-        source = module.locate_source(run.recipe.prepare_corpus, manifest, run.home, reporter)
+        source = _module(stage).locate_source(run.recipe.prepare_corpus, manifest, run.home, reporter)
     fingerprint = fingerprint_of(
         run, stage, {slot: a.manifest.fingerprint for slot, a in inputs.items()}, source.identity if source else None
     )
@@ -258,7 +250,7 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
     reporter.line(f"{stage.name}: {'going on' if resuming else 'starting'} ({target})")
     started = time.monotonic()
     machine.reset_peak_memory()
-    outcome: StageOutcome = module.run(
+    outcome: StageOutcome = _module(stage).run(
         StageContext(run.recipe, getattr(run.recipe, stage.name), inputs, source, work, resuming, reporter)
     )
     commit, dirty = artifacts.git_state()
@@ -281,6 +273,14 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
     )
     reporter.line(f"{stage.name}: sealed in {format_duration(wall_s)} ({target})")
     return sealed
+
+
+def _module(stage: Stage) -> Any:
+    """The stage's module: it holds `run(context) -> StageOutcome`, that of prepare_corpus also `locate_source`.
+
+    Importing it may take seconds, so it is done only when it is needed.
+    """
+    return importlib.import_module(f"pipeline.stages.{stage.name}")
 
 
 def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:

@@ -94,7 +94,7 @@ def test_an_override_reaches_into_phases(recipe_file: str) -> None:
         ("finetune_lm.phases.7.lr=1", "--set finetune_lm.phases.7.lr: there is no such setting."),
         ("run.seed.x=1", "--set run.seed.x: there is no such setting. Did you mean 'run.seed'?"),
         ("run.seed=-1", "run.seed: Input should be greater than or equal to 0, not -1."),
-        ("run.seed=many", "run.seed: Input should be a valid integer, unable to parse string as an integer, not 'many'."),
+        ("run.seed=many", "run.seed: Input should be a valid integer, unable to parse string as an integer"),
         ("run.precision=fp8", "run.precision: Input should be 'auto', 'fp16', 'bf16' or 'fp32', not 'fp8'."),
         ("finetune_lm.weight_p=1.0", "finetune_lm.weight_p: Input should be less than 1, not 1.0."),
         ("finetune_lm.drop_mult=6", "finetune_lm: input_p times drop_mult is 1.5, not below 1."),

@@ -1,0 +1,245 @@
+"""Which runs a command line means: their names, their variants, and the arguments remembered from last time.
+
+A run without variants is one `Run`. A recipe with variants gives one run per variant, called <run>-<variant>; variants
+that read the same corpus as the recipe itself share it: the run <run> prepares it once.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.artifact import read_manifest
+from pipeline.errors import InputError, StorageError, UsageError
+from pipeline.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from pipeline.stage import STAGES, Run, Stage
+from pipeline.standing import StageStatus, status
+
+PREPARE = STAGES[0]
+ARGUMENTS_FILE = "run.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line; None: not given."""
+
+    recipe: str | None = None
+    run: str | None = None
+    overrides: tuple[str, ...] = ()
+    source: str | None = None
+    variant: str | None = None
+    home: Path = Path()
+
+
+class Remembered(BaseModel):
+    """Content of data/<run>/run.json: the arguments of the last command of a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str
+    set: list[str]
+    variant: str | None
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs that a request means."""
+
+    name: str
+    request: Request
+    runs: tuple[Run, ...]
+    """The run itself, or one run per variant that was asked for."""
+    shared: Run | None = None
+    """The run that prepares the corpus for the variants which share it."""
+    sharing: frozenset[str] = frozenset()
+    """Names of the runs that read the shared corpus."""
+    remembered: bool = False
+    """True if the arguments come from an earlier command."""
+
+    def steps(self, stages: Sequence[Stage]) -> list[tuple[Run, tuple[Stage, ...]]]:
+        """Each run and which of `stages` it has to go through, in order."""
+        steps: list[tuple[Run, tuple[Stage, ...]]] = []
+        if self.shared is not None and PREPARE in stages:
+            steps.append((self.shared, (PREPARE,)))
+        for run in self.runs:
+            wanted = tuple(s for s in stages if not (s is PREPARE and run.name in self.sharing))
+            steps.append((run, needed(run, wanted)))
+        return [(run, wanted) for run, wanted in steps if wanted]
+
+    @property
+    def command_line(self) -> Run:
+        """The run whose arguments stand for all runs of the plan."""
+        return replace(self.runs[0], name=self.name, arguments=_arguments(self.request, self.name))
+
+
+def resolve(request: Request) -> Plan:
+    """The runs that `request` means; what it leaves out comes from the run's last command, if there was one.
+
+    Raises UsageError for names, recipes and settings that cannot be right, InputError for a damaged run.json.
+    """
+    request, name, remembered = _recall(request)
+    assert request.recipe is not None
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a run.", "Use letters, digits, '.', '_' and '-': --run NAME.")
+    base = _make_run(request, name, None)
+    variants = [request.variant] if request.variant is not None else list(base.recipe.variants)
+    if not variants:
+        return Plan(name, request, (base,), remembered=remembered)
+    runs, sharing = [], set()
+    for variant in variants:
+        if not _NAME.fullmatch(variant):
+            raise UsageError(f"{variant!r} cannot name a variant.", "Use letters, digits, '.', '_' and '-'.")
+        run = _make_run(request, name, variant)
+        if _same_corpus(run, base):
+            sharing.add(run.name)
+            corpus = run.recipe.inputs.model_copy(update={"corpus": str(base.path("corpus"))})
+            run = replace(run, recipe=run.recipe.model_copy(update={"inputs": corpus}))
+        runs.append(run)
+    shared = replace(base, arguments=_arguments(replace(request, variant=None), name)) if sharing else None
+    return Plan(name, request, tuple(runs), shared, frozenset(sharing), remembered)
+
+
+def needed(run: Run, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """`stages` without those whose output nothing reads, because the recipe's [inputs] name what comes after them."""
+    wanted: set[str] = {stages[-1].writes} if stages else set()
+    kept = []
+    for stage in reversed(stages):
+        if stage.writes in wanted:
+            kept.append(stage)
+            if run.given(stage.writes) is None:
+                wanted.update(run.inputs_of(stage))
+    return tuple(reversed(kept))
+
+
+def existing(home: Path) -> list[str]:
+    """Names of the runs that were ever started below `home`."""
+    return sorted(path.parent.name for path in (home / "data").glob(f"*/{ARGUMENTS_FILE}"))
+
+
+def check_exists(name: str, home: Path) -> None:
+    """InputError, with the runs that there are, if nobody ever made the run `name`."""
+    if any((home / kind / name).is_dir() for kind in ("data", "models")):
+        return
+    known = existing(home)
+    mend = f"Runs here: {', '.join(known)}." if known else "There are no runs here yet: python -m pipeline run."
+    raise InputError(f"There is no run {name!r} in {home.resolve()}.", mend)
+
+
+def is_refused(plan: Plan, stages: Sequence[Stage]) -> bool:
+    """True if the first stage with work to do would stop, because its output was made with other settings."""
+    for run, wanted in plan.steps(stages):
+        for stage_status in status(run):
+            if stage_status.stage in wanted and stage_status.state != "sealed":
+                return needs_force(stage_status)
+    return False
+
+
+def needs_force(stage_status: StageStatus) -> bool:
+    """True if the stage has an output that was made with other settings: it is replaced only when asked."""
+    return stage_status.state == "stale" or (stage_status.state == "partial" and stage_status.manifest is not None)
+
+
+def check_shared_corpus(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
+    """InputError if one of `stages` of `run` reads a corpus that the shared run has not made yet."""
+    reader = next((s for s in stages if "corpus" in run.inputs_of(s)), None)
+    if plan.shared is None or run.name not in plan.sharing or reader is None:
+        return
+    path = plan.shared.path("corpus")
+    if read_manifest(path) is None:
+        raise InputError(
+            f"{reader.name} needs {path}, which is not there or not sealed.",
+            f"Make it first: {plan.shared.command(PREPARE.name)}",
+        )
+
+
+def remember(plan: Plan) -> None:
+    """Write the arguments of `plan` beside the artifacts, so that `--run` alone gives the same again."""
+    request = plan.request
+    assert request.recipe is not None
+    names: dict[str, str | None] = {plan.name: None}
+    if plan.shared is not None or plan.runs[0].name != plan.name:
+        names |= {run.name: run.name.removeprefix(f"{plan.name}-") for run in plan.runs}
+    for name, variant in names.items():
+        record = Remembered(
+            recipe=request.recipe, set=list(request.overrides), variant=variant, source=request.source
+        )
+        path = _arguments_path(request.home, name)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(record.model_dump(), ensure_ascii=False, indent=2) + "\n", "utf-8")
+            unfinished.replace(path)
+        except OSError as error:
+            raise StorageError(
+                f"{path} could not be written: {error.strerror}.", "Free some space or mend the permissions."
+            ) from error
+
+
+def _recall(request: Request) -> tuple[Request, str, bool]:
+    """The request with what it leaves out filled in, the run's name, and whether an earlier command gave it."""
+    if request.recipe is not None:
+        return request, request.run or default_name(request.recipe), False
+    name = request.run or DEFAULT_RECIPE
+    path = _arguments_path(request.home, name)
+    try:
+        last = Remembered.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return replace(request, recipe=DEFAULT_RECIPE), name, False
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged.", "Name the recipe of the run with --recipe.") from error
+    if last.variant is not None:
+        name = name.removesuffix(f"-{last.variant}")
+    overrides = {o.partition("=")[0]: o for o in (*last.set, *request.overrides)}
+    filled = replace(
+        request, recipe=last.recipe, overrides=tuple(overrides.values()),
+        source=request.source or last.source, variant=request.variant or last.variant,
+    )
+    return filled, name, True
+
+
+def default_name(recipe: str) -> str:
+    """The run name of a recipe: its own, or the stem of its file."""
+    return Path(recipe).stem if recipe.endswith(".toml") else recipe
+
+
+def _arguments_path(home: Path, name: str) -> Path:
+    return home / "data" / name / ARGUMENTS_FILE
+
+
+def _arguments(request: Request, name: str) -> tuple[str, ...]:
+    """The shortest command line that gives `request` again."""
+    assert request.recipe is not None
+    arguments = ["--recipe", request.recipe]
+    if name != default_name(request.recipe):
+        arguments += ["--run", name]
+    if request.variant is not None:
+        arguments += ["--variant", request.variant]
+    for override in request.overrides:
+        arguments += ["--set", override]
+    if request.source is not None:
+        arguments += ["--source", request.source]
+    if request.home != Path():
+        arguments += ["--home", str(request.home)]
+    return tuple(arguments)
+
+
+def _make_run(request: Request, name: str, variant: str | None) -> Run:
+    assert request.recipe is not None
+    overrides = list(request.overrides)
+    if request.source is not None:
+        overrides.append(f"{PREPARE.name}.source={json.dumps(request.source, ensure_ascii=False)}")
+    recipe: Recipe = load_recipe(request.recipe, overrides, variant)
+    full_name = name if variant is None else f"{name}-{variant}"
+    return Run(full_name, recipe, request.home, _arguments(replace(request, variant=variant), name))
+
+
+def _same_corpus(run: Run, base: Run) -> bool:
+    """True if `run` would prepare the very corpus that `base` prepares."""
+    same_source = run.recipe.prepare_corpus.source == base.recipe.prepare_corpus.source
+    return run.given("corpus") is None and same_source and run.settings(PREPARE) == base.settings(PREPARE)

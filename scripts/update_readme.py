@@ -1,0 +1,59 @@
+"""Write the generated parts of README.md from the definitions in `pipeline`; `--check` only says if they are stale."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from pipeline.errors import ExitCode
+from pipeline.recipe import load_recipe, shipped_recipes
+from pipeline.stage import STAGES, Run
+
+
+def stages() -> str:
+    """The table of stages: what each reads and writes."""
+    run = Run("RUN", load_recipe("sample"), Path())
+    rows = ["| stage | reads | writes | what it does |", "|---|---|---|---|"]
+    for stage in STAGES:
+        reads = ", ".join([*stage.reads, *(f"{slot} (optional)" for slot in stage.may_read)]) or "outside data"
+        rows.append(f"| `{stage.name}` | {reads} | `{run.path(stage.writes)}` | {stage.summary} |")
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def recipes() -> str:
+    """The table of shipped recipes."""
+    rows = ["| recipe | what it is for |", "|---|---|"]
+    rows += [f"| `{name}` | {load_recipe(name).description} |" for name in shipped_recipes()]
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def exit_codes() -> str:
+    """The exit codes in one line."""
+    return ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode) + "."
+
+
+def updated(text: str) -> str:
+    """`text` with every generated part written anew."""
+    parts = {"stages": stages, "recipes": recipes, "exit-codes": exit_codes}
+    for name, part in parts.items():
+        pattern = re.compile(rf"(<!-- generated: {name} -->).*?(<!-- end -->)", re.DOTALL)
+        text, found = pattern.subn(lambda match, part=part: match[1] + part() + match[2], text)
+        if found != 1:
+            raise SystemExit(f"README.md has {found} parts called {name}, not one")
+    return text
+
+
+def main() -> None:
+    """Write README.md, or with --check exit 1 if it would change."""
+    path = ROOT / "README.md"
+    before = path.read_text(encoding="utf-8")
+    after = updated(before)
+    if "--check" in sys.argv[1:]:
+        sys.exit("README.md is stale: python scripts/update_readme.py" if after != before else 0)
+    path.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,497 @@
+"""The command line: every command's help, exit codes, remembered arguments, variants, status and start-up."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_stages import TinyStages
+from typer.testing import CliRunner, Result
+
+from pipeline import artifact as artifacts
+from pipeline.cli import PROGRAM, app
+from pipeline.errors import DataError, ExitCode
+from pipeline.recipe import load_recipe, shipped_recipes
+from pipeline.settings import FinetuneLMSettings
+from pipeline.stage import STAGE_NAMES, STAGES, Stage
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("run", *STAGE_NAMES, "status", "recipes")
+RECIPE = """
+description = "for tests"
+[prepare_corpus]
+kind = "human-numbers"
+"""
+VARIANTS = """
+[variants.word.tokenize_corpus]
+tokenizer = "word"
+[variants.char.tokenize_corpus]
+tokenizer = "char"
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own with recipes `mine.toml` and `several.toml`, and a wide enough terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    Path("mine.toml").write_text(RECIPE, encoding="utf-8")
+    Path("several.toml").write_text(RECIPE + VARIANTS, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_stages(monkeypatch: pytest.MonkeyPatch) -> TinyStages:
+    return TinyStages.in_place(monkeypatch)
+
+
+def call(*args: str) -> Result:
+    return CliRunner().invoke(app, list(args), prog_name=PROGRAM)
+
+
+def good(*args: str) -> Result:
+    result = call(*args)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def in_process_of_its_own(*args: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *args], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def status_of(*args: str) -> dict[str, dict[str, object]]:
+    found = json.loads(good("status", "--json", *args).stdout)
+    assert set(found) == {"run", "stages"}
+    for stage in found["stages"]:
+        assert set(stage) == {"stage", "state", "why", "fingerprint", "metrics", "next"}
+        assert stage["state"] in ("sealed", "partial", "stale", "missing")
+        assert (stage["next"] is None) == (stage["state"] == "sealed")
+    return {stage["stage"]: stage for stage in found["stages"]}
+
+
+def states(*args: str) -> list[object]:
+    return [stage["state"] for stage in status_of(*args).values()]
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    text = good(command, "--help").stdout
+    assert text.startswith(f"Usage: {PROGRAM} {command} ")
+    assert command in good("--help").stdout
+
+
+def test_there_are_no_other_commands() -> None:
+    assert [c.name or c.callback.__name__ for c in app.registered_commands if c.callback] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
+def test_the_help_of_a_stage_tells_every_setting_it_uses(stage: Stage) -> None:
+    words = good(stage.name, "--help").stdout.split()
+    section = getattr(load_recipe("mine.toml"), stage.name)
+    for key, field in type(section).model_fields.items():
+        assert key in words
+        assert " ".join((field.description or "").split()[:3]) in " ".join(words)
+    for key in stage.run_settings:
+        assert key in words
+
+
+def test_help_tells_type_and_default() -> None:
+    text = " ".join(good("finetune_lm", "--help").stdout.split())
+    default = FinetuneLMSettings().drop_mult
+    assert f"drop_mult float >= 0 Factor on every dropout probability. [default {default}]" in text
+    assert "train_last int >= 1 or none" in text
+
+
+def test_options_of_all_stages_are_those_of_run_without_from_and_until() -> None:
+    def options(command: str) -> set[str]:
+        return set(re.findall(r"^  (--[a-z-]+)", good(command, "--help").stdout, re.MULTILINE))
+
+    for stage in STAGE_NAMES:
+        assert options(stage) == options("run") - {"--from", "--until"}
+
+
+@pytest.mark.parametrize("script", [*STAGE_NAMES, "run_all"])
+def test_scripts_have_the_help_of_their_command(script: str, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{script}.py"), "--help"],
+        capture_output=True, text=True, check=True, env=environment, cwd=tmp_path,
+    )
+    command = good("run" if script == "run_all" else script, "--help").stdout
+    assert "".join(done.stdout.split()) == "".join(command.split())  # the runner's lines are two columns longer
+
+
+# --- start-up -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [("--help",), ("finetune_lm", "--help"), ("status", "--recipe", "mine.toml"),
+                                  ("run", "--recipe", "mine.toml", "--dry-run"), ("recipes",)], ids=" ".join)
+def test_nothing_heavy_is_imported_to_answer_at_once(args: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom pipeline.cli import app\n"
+        f"app({list(args)!r}, standalone_mode=False)\n"
+        "heavy = {'torch', 'fastai', 'fastcore', 'spacy', 'pyarrow', 'sklearn', 'numpy', 'scipy', 'pandas', 'httpx'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+# --- exit codes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("frobnicate",), ExitCode.USAGE, "No such command 'frobnicate'"),
+        (("finetune-lm",), ExitCode.USAGE, "Did you mean 'finetune_lm'?"),
+        (("run", "--recipes", "x"), ExitCode.USAGE, "No such option: --recipes"),
+        (("run", "--recipe", "mine"), ExitCode.USAGE, "error: There is no recipe 'mine'."),
+        (("run", "--from", "tokenise"), ExitCode.USAGE, "error: There is no stage 'tokenise'. Did you mean"),
+        (("run", "--recipe", "mine.toml", "--set", "run.sed=1"), ExitCode.USAGE, "Did you mean 'run.seed'?"),
+        (("run", "--recipe", "mine.toml", "--run", "../x"), ExitCode.USAGE, "error: '../x' cannot name a run. Use"),
+        (("run", "--recipe", "mine.toml", "--variant", "x"), ExitCode.USAGE, "has no variant 'x'."),
+        (("recipes", "--variant", "x"), ExitCode.USAGE, "error: --set and --variant need the name of a recipe."),
+        (("status", "--run", "nope"), ExitCode.INPUT, "There are no runs here yet: python -m pipeline run."),
+        (("tokenize_corpus", "--recipe", "mine.toml"), ExitCode.INPUT,
+         "Make it first: python -m pipeline prepare_corpus --recipe mine.toml"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
+)
+def test_expected_errors_are_sentences_with_an_exit_code(args: tuple[str, ...], code: int, message: str) -> None:
+    result = call(*args)
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert result.exit_code == code
+    assert result.stdout == ""
+
+
+def test_exit_codes_reach_the_shell() -> None:
+    bad = in_process_of_its_own("run", "--recipe", "mine")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert re.fullmatch(r"error: There is no recipe 'mine'\. .*\n", bad.stderr)
+    nope = in_process_of_its_own("status", "--run", "nope")
+    assert nope.returncode == 3
+    assert nope.stderr.startswith("error: There is no run 'nope' in ")
+    with artifacts.locked(Path("data/mine/corpus")):
+        locked = in_process_of_its_own("run", "--recipe", "mine.toml")
+    assert locked.returncode == 8
+    assert f"data/mine/corpus is being written by process {os.getpid()} on host" in locked.stderr
+    assert "Traceback" not in locked.stderr
+
+
+def test_an_interrupt_says_how_to_go_on(tiny_stages: TinyStages) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    tiny_stages.act["tokenize_corpus"] = interrupt
+    stopped = call("run", "--recipe", "mine.toml")
+    assert stopped.exit_code == ExitCode.STOPPED
+    assert stopped.stderr.endswith("stopped; the same command goes on\n")
+    del tiny_stages.act["tokenize_corpus"]
+    tiny_stages.calls.clear()
+    good("run", "--recipe", "mine.toml")
+    assert tiny_stages.calls[0] == ("tokenize_corpus", True)
+
+
+def test_errors_of_a_stage_keep_their_code_and_defects_their_traceback(tiny_stages: TinyStages) -> None:
+    def refuse(_: object) -> None:
+        raise DataError("The corpus has one class only.", "Give at least two.")
+
+    tiny_stages.act["prepare_corpus"] = refuse
+    refused = call("run", "--recipe", "mine.toml")
+    assert refused.exit_code == ExitCode.DATA
+    assert refused.stderr.endswith("error: The corpus has one class only. Give at least two.\n")
+    tiny_stages.act["prepare_corpus"] = lambda _: STAGE_NAMES.index("no stage")
+    assert isinstance(call("run", "--recipe", "mine.toml").exception, ValueError)
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def test_run_goes_through_all_stages_and_then_does_nothing(tiny_stages: TinyStages) -> None:
+    first = good("run", "--recipe", "mine.toml", "--until", "finetune_lm")
+    assert tiny_stages.ran == list(STAGE_NAMES[:4])
+    assert "lm          models/mine/lm-fwd" in first.stdout
+    again = good("run", "--recipe", "mine.toml", "--until", "finetune_lm")
+    assert tiny_stages.ran == []
+    assert again.stderr.count("nothing changed") == 4
+    assert again.stdout == first.stdout
+    good("run", "--recipe", "mine.toml", "--from", "train_classifier", "--until", "train_classifier")
+    assert tiny_stages.ran == ["train_classifier"]
+
+
+def test_a_full_run_prints_its_results(tiny_stages: TinyStages) -> None:
+    text = good("run", "--recipe", "mine.toml").stdout
+    for expected in ("80.00 %", "77.00 %", "58.00 %", "2,500 test documents", "30.50", "models/mine/evaluation",
+                     "data/mine/corpus", "models/mine/classifier-fwd"):
+        assert expected in text
+    until_lm = good("finetune_lm", "--recipe", "mine.toml").stdout
+    assert re.search(r"perplexity +30\.5000", until_lm)
+    assert re.search(r"bits per character +1\.5000", until_lm)
+
+
+def test_a_dry_run_tells_all_and_touches_nothing(folder: Path, tiny_stages: TinyStages) -> None:
+    before = sorted(folder.rglob("*"))
+    text = good("run", "--recipe", "mine.toml", "--dry-run").stdout
+    assert text.count("would run\n") == 6
+    assert "    missing: not run yet\n    python -m pipeline finetune_lm --recipe mine.toml\n" in text
+    assert sorted(folder.rglob("*")) == before
+    good("run", "--recipe", "mine.toml")
+    after = sorted(folder.rglob("*"))
+    changed = ("run", "--recipe", "mine.toml", "--set", "finetune_lm.wd=0.5", "--dry-run")
+    text = good(*changed).stdout
+    assert text.count("would be skipped\n") == 3
+    assert "would stop and ask for --force" in text
+    assert "stale: finetune_lm.wd was 0.01, now 0.5" in text
+    assert good(*changed, "--force").stdout.count("would be replaced\n") == 3
+    assert sorted(folder.rglob("*")) == after
+
+
+def test_artifacts_given_in_the_recipe_are_not_made(tiny_stages: TinyStages) -> None:
+    good("run", "--recipe", "mine.toml")
+    tiny_stages.calls.clear()
+    good("run", "--recipe", "mine.toml", "--run", "second", "--set", "inputs.lm=models/mine/lm-fwd", "--set",
+         "inputs.ids=data/mine/ids", "--set", "inputs.corpus=data/mine/corpus")
+    assert tiny_stages.ran == ["train_classifier", "evaluate_classifier"]
+    found = json.loads(good("status", "--run", "second", "--json").stdout)["stages"]
+    assert [s["next"] for s in found] == [None] * 6
+    assert found[1]["why"] == "not needed: the recipe's [inputs] name what comes after it"
+
+
+def test_home_is_where_everything_goes(tmp_path: Path, tiny_stages: TinyStages) -> None:
+    good("prepare_corpus", "--recipe", "mine.toml", "--home", "elsewhere")
+    assert (tmp_path / "elsewhere" / "data" / "mine" / "corpus" / "manifest.json").is_file()
+    assert not (tmp_path / "data").exists()
+    assert states("--run", "mine", "--home", "elsewhere")[0] == "sealed"
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 75)])
+def test_a_stopped_run_goes_on(sent: signal.Signals, code: int) -> None:
+    settings = ("--set", "tokenize_corpus.tokenizer=char")
+    command = ("run", "--recipe", "human-numbers", "--until", "tokenize_corpus", *settings)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *command], env=environment, text=True, start_new_session=True,
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    ) as running:
+        assert running.stderr
+        lines = []
+        for line in running.stderr:
+            lines.append(line)
+            if line.startswith("tokenize_corpus: starting"):
+                os.kill(running.pid, sent)
+    assert running.returncode == code
+    assert (lines[-1] == "stopped; the same command goes on\n") == (code == ExitCode.STOPPED)
+    assert "Traceback" not in "".join(lines)
+    assert states("--run", "human-numbers")[:3] == ["sealed", "partial", "missing"]
+    on = in_process_of_its_own(*command)
+    assert on.returncode == 0, on.stderr
+    assert "prepare_corpus: nothing changed" in on.stderr
+    assert "tokenize_corpus: going on" in on.stderr
+    assert states("--run", "human-numbers")[:3] == ["sealed", "sealed", "missing"]
+    assert {p.name for p in Path("data/human-numbers").iterdir() if not p.name.endswith(".lock")} == {
+        "corpus", "tokens", "run.json"
+    }
+
+
+# --- remembered arguments -----------------------------------------------------------------------
+
+
+def remembered(run: str) -> dict[str, object]:
+    return json.loads(Path("data", run, "run.json").read_text(encoding="utf-8"))
+
+
+def test_arguments_are_remembered_until_a_recipe_is_named(tiny_stages: TinyStages) -> None:
+    good("prepare_corpus", "--recipe", "mine.toml", "--run", "x", "--set", "run.seed=7", "--set", "finetune_lm.wd=0.5")
+    assert remembered("x") == {
+        "recipe": "mine.toml", "set": ["run.seed=7", "finetune_lm.wd=0.5"], "variant": None, "source": None
+    }
+    again = good("run", "--run", "x", "--until", "tokenize_corpus", "--set", "finetune_lm.wd=0.4")
+    arguments = "--recipe mine.toml --run x --set run.seed=7 --set finetune_lm.wd=0.4"
+    assert f"run x with the arguments of its last command: {arguments}\n" in again.stderr
+    assert tiny_stages.ran == ["prepare_corpus", "tokenize_corpus"]
+    assert remembered("x")["set"] == ["run.seed=7", "finetune_lm.wd=0.4"]
+    good("tokenize_corpus", "--recipe", "mine.toml", "--run", "x", "--set", "run.seed=7")
+    assert remembered("x")["set"] == ["run.seed=7"]
+
+
+def test_a_refused_request_is_not_remembered(tiny_stages: TinyStages) -> None:
+    good("run", "--recipe", "mine.toml", "--until", "finetune_lm")
+    assert call("run", "--recipe", "mine.toml", "--set", "run.seed=7").exit_code == ExitCode.INPUT
+    assert remembered("mine")["set"] == []
+    good("run", "--run", "mine", "--until", "finetune_lm")
+    good("run", "--run", "mine", "--until", "finetune_lm", "--set", "run.seed=7", "--force")
+    assert remembered("mine")["set"] == ["run.seed=7"]
+
+
+def test_a_damaged_memory_names_the_way_out(tiny_stages: TinyStages) -> None:
+    good("prepare_corpus", "--recipe", "mine.toml")
+    Path("data/mine/run.json").write_text("{", encoding="utf-8")
+    result = call("run", "--run", "mine")
+    assert result.exit_code == ExitCode.INPUT
+    assert result.stderr == "error: data/mine/run.json is damaged. Name the recipe of the run with --recipe.\n"
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tiny_stages: TinyStages) -> None:
+    Path("data").write_text("in the way")
+    result = call("prepare_corpus", "--recipe", "mine.toml")
+    assert result.exit_code == ExitCode.STORAGE
+    assert "run.json could not be written: " in result.stderr
+
+
+def test_a_run_without_recipe_and_memory_is_the_sample(tiny_stages: TinyStages) -> None:
+    assert "sample" in shipped_recipes()
+    good("prepare_corpus", "--run", "new", "--set", "prepare_corpus.kind=human-numbers")
+    assert remembered("new")["recipe"] == "sample"
+
+
+def test_source_is_short_for_a_setting(tiny_stages: TinyStages) -> None:
+    name = 'a "quoted" büch.txt'
+    Path(name).write_text("text", encoding="utf-8")
+    kind = ("--set", "prepare_corpus.kind=plain-text")
+    good("prepare_corpus", "--recipe", "mine.toml", *kind, "--source", name)
+    assert remembered("mine")["source"] == name
+    good("prepare_corpus", "--recipe", "mine.toml", *kind, "--set", f"prepare_corpus.source={name}")
+    assert tiny_stages.ran == ["prepare_corpus"]
+    assert call("prepare_corpus", "--recipe", "mine.toml", *kind, "--source", "no.txt").exit_code == ExitCode.INPUT
+
+
+# --- status -------------------------------------------------------------------------------------
+
+
+def test_the_next_command_leads_from_state_to_state(tiny_stages: TinyStages) -> None:
+    arguments = ("--recipe", "mine.toml", "--run", "a_b", "--set", "prepare_corpus.text_column=a b")
+    found = status_of(*arguments)
+    assert [s["state"] for s in found.values()] == ["missing"] * 6
+    for stage in STAGE_NAMES:
+        command = shlex.split(str(found[stage]["next"]))
+        assert command[:4] == ["python", "-m", "pipeline", stage]
+        good(*command[3:])
+        assert tiny_stages.ran == [stage]
+        found = status_of(*arguments)
+        assert found[stage]["state"] == "sealed"
+        assert "size_bytes" in found[stage]["metrics"]  # type: ignore[operator]
+    assert states(*arguments) == ["sealed"] * 6
+    stale = status_of(*arguments, "--set", "numericalize_corpus.max_vocab=100")
+    assert [s["state"] for s in stale.values()] == ["sealed"] * 2 + ["stale"] * 4
+    good(*shlex.split(str(stale["evaluate_classifier"]["next"]))[3:])
+    assert tiny_stages.ran == list(STAGE_NAMES[2:])
+
+
+def test_the_table_shows_state_reason_metrics_and_the_next_command(tiny_stages: TinyStages) -> None:
+    good("prepare_corpus", "--recipe", "mine.toml")
+    lines = good("status", "--run", "mine").stdout.splitlines()
+    assert lines[0].split() == ["stage", "state", "why", "metrics", "age"]
+    assert re.fullmatch(r"prepare_corpus +sealed +nothing changed +documents 1,234 +0:0\d", lines[1])
+    assert re.fullmatch(r"tokenize_corpus +missing +not run yet", lines[2])
+    assert lines[-1] == "next: python -m pipeline run --recipe mine.toml"
+    good("run", "--run", "mine", "--until", "numericalize_corpus")
+    stale = good("status", "--run", "mine", "--set", "tokenize_corpus.tokenizer=char").stdout.splitlines()
+    assert stale[-1].endswith("--set tokenize_corpus.tokenizer=char --force")
+
+
+def test_status_of_a_run_nobody_made_names_those_there_are(tiny_stages: TinyStages) -> None:
+    good("prepare_corpus", "--recipe", "mine.toml")
+    result = call("status", "--run", "mien")
+    assert result.exit_code == ExitCode.INPUT
+    assert result.stderr.endswith("Runs here: mine.\n")
+
+
+def test_a_replacement_that_was_stopped_asks_for_force_again(tiny_stages: TinyStages) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    good("run", "--recipe", "mine.toml", "--until", "tokenize_corpus")
+    changed = ("--recipe", "mine.toml", "--set", "tokenize_corpus.tokenizer=char")
+    tiny_stages.act["tokenize_corpus"] = interrupt
+    assert call("tokenize_corpus", *changed, "--force").exit_code == ExitCode.STOPPED
+    del tiny_stages.act["tokenize_corpus"]
+    found = status_of("--run", "mine")["tokenize_corpus"]
+    assert found["state"] == "partial"
+    tiny_stages.calls.clear()
+    good(*shlex.split(str(found["next"]))[3:])
+    assert tiny_stages.calls == [("tokenize_corpus", True)]
+
+
+# --- variants -----------------------------------------------------------------------------------
+
+
+def test_variants_are_runs_of_their_own_on_one_corpus(tiny_stages: TinyStages) -> None:
+    good("run", "--recipe", "several.toml", "--until", "tokenize_corpus")
+    assert tiny_stages.ran == ["prepare_corpus", "tokenize_corpus", "tokenize_corpus"]
+    found = {p.parent.relative_to("data").as_posix() for p in Path("data").rglob("manifest.json")}
+    assert found == {"several/corpus", "several-word/tokens", "several-char/tokens"}
+    rows = status_of("--run", "several")
+    assert list(rows)[:2] == ["prepare_corpus", "tokenize_corpus[word]"]
+    assert len(rows) == 1 + 2 * 5
+    assert [s["state"] for s in rows.values()].count("sealed") == 3
+    good("run", "--run", "several", "--until", "tokenize_corpus")
+    assert tiny_stages.ran == []
+
+
+def test_one_variant_runs_alone(tiny_stages: TinyStages) -> None:
+    missing = call("tokenize_corpus", "--recipe", "several.toml", "--variant", "char")
+    assert missing.exit_code == ExitCode.INPUT
+    assert missing.stderr.endswith("Make it first: python -m pipeline prepare_corpus --recipe several.toml\n")
+    good("run", "--recipe", "several.toml", "--variant", "char")
+    assert tiny_stages.ran == list(STAGE_NAMES)
+    assert not Path("data/several-word").exists()
+    assert json.loads(good("status", "--run", "several-char", "--json").stdout)["run"] == "several-char"
+    assert states("--run", "several-char") == ["sealed"] * 6
+    assert remembered("several-char")["variant"] == "char"
+    good("run", "--run", "several-char")
+    assert tiny_stages.ran == []
+    rows = status_of("--run", "several")
+    command = shlex.split(str(rows["evaluate_classifier[word]"]["next"]))
+    assert command[3:] == ["run", "--recipe", "several.toml", "--variant", "word"]
+    good(*command[3:])
+    assert tiny_stages.ran == list(STAGE_NAMES[1:])
+    assert good("status", "--run", "several").stdout.endswith("next: nothing to do, every stage is sealed\n")
+
+
+def test_a_variant_with_another_corpus_has_its_own(tiny_stages: TinyStages) -> None:
+    Path("other.toml").write_text(RECIPE + VARIANTS + "[variants.seeded.run]\nseed = 7\n", encoding="utf-8")
+    good("run", "--recipe", "other.toml", "--until", "prepare_corpus")
+    assert tiny_stages.ran == ["prepare_corpus"] * 2
+    assert sorted(p.parent.parent.name for p in Path("data").rglob("manifest.json")) == ["other", "other-seeded"]
+
+
+def test_a_stale_shared_corpus_makes_all_variants_stale(tiny_stages: TinyStages) -> None:
+    good("run", "--recipe", "several.toml")
+    tiny_stages.calls.clear()
+    seeded = ("--recipe", "several.toml", "--set", "run.seed=7")
+    rows = status_of(*seeded)
+    assert {s["state"] for s in rows.values()} == {"stale"}
+    assert rows["tokenize_corpus[word]"]["why"] == "the corpus it was made from is stale"
+    good("run", *seeded, "--force")
+    assert len(tiny_stages.ran) == 11
+    assert set(states(*seeded)) == {"sealed"}
+
+
+# --- recipes ------------------------------------------------------------------------------------
+
+
+def test_recipes_are_listed_printed_and_explained(tmp_path: Path) -> None:
+    listed = good("recipes").stdout
+    for name in shipped_recipes():
+        assert f"{name} " in listed
+        assert load_recipe(name).description in listed
+    (tmp_path / "copy.toml").write_text(
+        good("recipes", "mine.toml", "--set", "run.seed=7").stdout, encoding="utf-8"
+    )
+    assert load_recipe("copy.toml") == load_recipe("mine.toml", ["run.seed=7"])
+    explained = good("recipes", "--settings").stdout
+    assert "[finetune_lm] The AWD_LSTM language model" in explained
+    assert "  max_vocab  int >= 10\n      Largest vocabulary" in explained
