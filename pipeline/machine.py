@@ -7,6 +7,8 @@ import resource
 from pathlib import Path
 
 from pipeline.errors import OutOfMemoryError, PipelineError, StorageError
+from pipeline.recipe import Recipe
+from pipeline.settings import Section
 
 _STORAGE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
@@ -35,10 +37,14 @@ def limit_behind(error: Exception, stage: str) -> PipelineError | None:
         or number == errno.ENOMEM
         or "can't allocate memory" in text
     ):
-        return OutOfMemoryError(
-            f"{stage} ran out of memory.", f"Halve {stage}.bs with --set, or use a machine with more memory."
-        )
+        smaller = f"Halve {stage}.bs with --set, or use" if "bs" in _settings_of(stage) else "Use"
+        return OutOfMemoryError(f"{stage} ran out of memory.", f"{smaller} a machine with more memory.")
     return None
+
+
+def _settings_of(stage: str) -> set[str]:
+    section = Recipe.model_fields[stage].annotation
+    return set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else set()
 
 
 def reset_peak_memory() -> None:

@@ -1,15 +1,15 @@
 """Write the generated parts of README.md from the definitions in `pipeline`; `--check` only says if they are stale."""
 
-import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.errors import ExitCode
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import STAGES, Run
+
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def stages() -> str:
@@ -38,21 +38,22 @@ def updated(text: str) -> str:
     """`text` with every generated part written anew."""
     parts = {"stages": stages, "recipes": recipes, "exit-codes": exit_codes}
     for name, part in parts.items():
-        pattern = re.compile(rf"(<!-- generated: {name} -->).*?(<!-- end -->)", re.DOTALL)
-        text, found = pattern.subn(lambda match, part=part: match[1] + part() + match[2], text)
-        if found != 1:
-            raise SystemExit(f"README.md has {found} parts called {name}, not one")
+        opening = f"<!-- generated: {name} -->"
+        before, found, rest = text.partition(opening)
+        _, closed, after = rest.partition("<!-- end -->")
+        if not found or not closed:
+            raise SystemExit(f"README.md has no part {opening}")
+        text = before + opening + part() + closed + after
     return text
 
 
 def main() -> None:
     """Write README.md, or with --check exit 1 if it would change."""
-    path = ROOT / "README.md"
-    before = path.read_text(encoding="utf-8")
+    before = README.read_text(encoding="utf-8")
     after = updated(before)
     if "--check" in sys.argv[1:]:
         sys.exit("README.md is stale: python scripts/update_readme.py" if after != before else 0)
-    path.write_text(after, encoding="utf-8")
+    README.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

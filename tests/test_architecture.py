@@ -13,8 +13,9 @@ MAX_LINES = 350
 LEVELS = (
     {"__init__"},
     {"errors", "settings"},
-    {"recipe", "artifact", "progress", "machine"},
-    {"describe", "stage"},
+    {"recipe", "artifact", "progress"},
+    {"describe", "machine"},
+    {"stage"},
     {"corpus"},
     {"text", "standing"},
     {"model"},

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ class Device:
     @contextlib.contextmanager
     def kernels(self) -> Iterator[None]:
         """Kernels that can run this precision: oneDNN on CPUs has no float16 LSTM, torch's own kernels have."""
-        before = torch.backends.mkldnn.enabled
+        before: Any = torch.backends.mkldnn.enabled
         torch.backends.mkldnn.enabled = before and not (self.device.type == "cpu" and self.precision == "fp16")
         try:
             yield

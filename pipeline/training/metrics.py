@@ -53,7 +53,7 @@ class TokenAccuracy(Metric):
         return "token_accuracy"
 
 
-def bits_per_character(nats_per_token: float, tokens: int, characters: int) -> float:
+def bits_per_character(nats_per_token: float, tokens: int, characters: float) -> float:
     """Bits that the model needs per character of the text; comparable between word and subword vocabularies.
 
     `tokens` and `characters` count the same text. What a tokenizer drops (case folded by rules is kept as tokens,

@@ -109,7 +109,7 @@ def train_phases(
 
 def _learner(task: Task, settings: TrainingSettings, device: Device, precision: MixedPrecision) -> TextLearner:
     """A TextLearner with fastai's default callbacks but for its progress bar, which would fill batch logs."""
-    callbacks: list[Callback] = [TrainEvalCallback(), Recorder(), CastToTensor(), precision, *task.callbacks]
+    callbacks: list[Callback] = [TrainEvalCallback(), EpochRecorder(), CastToTensor(), precision, *task.callbacks]
     if settings.clip is not None:
         callbacks.append(GradientClip(settings.clip))
     learn = TextLearner(
@@ -142,6 +142,21 @@ def _save_checkpoint(folder: Path, task: Task, history: Sequence[Record]) -> Non
     task.save(temporary)
     write_history(history, temporary)
     temporary.rename(folder)
+
+
+class EpochRecorder(Recorder):
+    """fastai's Recorder without the loss tensor of every step.
+
+    Small tensors that live long, between large ones that do not, cut the C library's heap to pieces: with
+    `keep_freed_memory` a run grew by 0.4 MB a step (measured), for as long as it lasted.
+    """
+
+    name = "recorder"
+
+    def after_batch(self) -> None:
+        """Record, then forget the step."""
+        super().after_batch()
+        self.losses.clear()
 
 
 class _PhaseLog(Callback):

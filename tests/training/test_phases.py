@@ -23,7 +23,7 @@ from pipeline.training.device import Device
 from pipeline.training.history import Record
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss, bits_per_character, perplexity
-from pipeline.training.phases import BestEpoch, Task, seed_weights, train_phases
+from pipeline.training.phases import BestEpoch, Task, _PhaseLog, seed_weights, train_phases
 from pipeline.training.precision import MixedPrecision
 
 SETTINGS = FinetuneLMSettings(
@@ -109,6 +109,19 @@ def test_it_learns_and_its_log_says_what_a_batch_log_needs(tmp_path: Path) -> No
     for part in ("finetune_lm frozen 1/1", "loss ", "lr ", "tokens/s", " left"):
         assert part in line
     assert "\r" not in log
+
+
+def test_no_tensor_is_kept_for_every_step(tmp_path: Path) -> None:
+    class Watch(Callback):
+        order = _PhaseLog.order + 1
+        kept = 0
+
+        def after_batch(self) -> None:
+            Watch.kept = max(Watch.kept, len(self.learn.recorder.losses))
+
+    _, history, _ = train(tmp_path, callbacks=(Watch(),))
+    assert Watch.kept == 0
+    assert history[0]["train_loss"] > 0
 
 
 def test_a_loss_that_is_no_number_ends_in_a_named_error(tmp_path: Path) -> None:
