@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -35,8 +34,9 @@ class Device:
     @contextlib.contextmanager
     def kernels(self) -> Iterator[None]:
         """Kernels that can run this precision: oneDNN on CPUs has no float16 LSTM, torch's own kernels have."""
-        before: Any = torch.backends.mkldnn.enabled
-        torch.backends.mkldnn.enabled = before and not (self.device.type == "cpu" and self.precision == "fp16")
+        before = torch.backends.mkldnn.enabled
+        runs_without = self.device.type == "cpu" and self.precision == "fp16"
+        torch.backends.mkldnn.enabled = bool(before) and not runs_without  # type: ignore[assignment]
         try:
             yield
         finally:

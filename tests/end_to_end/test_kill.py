@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from conftest import call, call_process, manifest
+from command_line import call, call_process, manifest
 
 STAGES = {
     "prepare_corpus": "data/smoke/corpus", "tokenize_corpus": "data/smoke/tokens",

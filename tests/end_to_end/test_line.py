@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import call, manifest
+from command_line import call, manifest
 
 FILES = {
     "data/smoke/corpus": {"documents.parquet", "labels.json"},
