@@ -176,28 +176,31 @@ class _PhaseLog(Callback):
         self.started = time.monotonic()
         title = f"{self.task.name} {self.phase.name} {self.epoch + 1}/{self.phase.epochs}"
         self.title, self.bar = title, self.reporter.task(title, len(self.task.train), "steps")
-        self.progress = self.bar.__enter__()
+        self.progress, self.figures = self.bar.__enter__(), ""
 
     def after_batch(self) -> None:
-        """Every `log_every` steps a line: loss, learning rate, speed, time left."""
+        """Every `log_every` steps loss, learning rate, speed and time left: as a line, or beside the bar."""
         if not self.training:
             return
         step, steps = self.iter + 1, len(self.task.train)
         due = step % self.log_every == 0 or step == steps
-        if self.reporter.interactive or due:
-            self._check_finite(float(self.loss.detach()))
-            elapsed = time.monotonic() - self.started
-            speed = self.task.units * step / steps / elapsed
-            epochs_left = self.total_epochs - self.epochs_before - self.epoch - step / steps
-            figures = (
-                f"loss {float(self.smooth_loss):.4f}, lr {self.opt.hypers[-1]['lr']:.2e}, "
-                f"{speed:,.0f} {self.task.unit}/s, "
-                f"{format_duration(epochs_left * steps * elapsed / step)} left"
-            )
-            if self.reporter.interactive:
-                self.progress.advance(1, figures)
-            else:
-                self.reporter.line(f"{self.title}: step {step}/{steps}, {figures}")
+        if due:
+            self.figures = self._figures(step, steps)
+        if self.reporter.interactive:
+            self.progress.advance(1, self.figures)
+        elif due:
+            self.reporter.line(f"{self.title}: step {step}/{steps}, {self.figures}")
+
+    def _figures(self, step: int, steps: int) -> str:
+        """Reads the loss from the device, which then has to wait: not for every step."""
+        self._check_finite(float(self.loss.detach()))
+        elapsed = time.monotonic() - self.started
+        epochs_left = self.total_epochs - self.epochs_before - self.epoch - step / steps
+        return (
+            f"loss {float(self.smooth_loss):.4f}, lr {self.opt.hypers[-1]['lr']:.2e}, "
+            f"{self.task.units * step / steps / elapsed:,.0f} {self.task.unit}/s, "
+            f"{format_duration(epochs_left * steps * elapsed / step)} left"
+        )
 
     def after_train(self) -> None:
         """Close the bar."""
