@@ -285,6 +285,8 @@ def test_a_stopped_run_goes_on(sent: signal.Signals, code: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "pipeline", *command], env=environment, text=True, start_new_session=True,
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        # A shell's background jobs ignore Ctrl-C, and so would their children; no thread runs here yet.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as running:
         assert running.stderr
         lines = []

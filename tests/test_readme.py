@@ -43,4 +43,4 @@ def test_its_recipes_and_settings_exist(command: str) -> None:
 
 def test_its_make_targets_exist() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(re.findall(r"make ([a-z-]+)", README)) <= set(targets)
+    assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", README, re.MULTILINE)) <= set(targets)

@@ -346,10 +346,15 @@ def test_a_full_disk_stops_the_stage_and_leaves_nothing_half_made(
 
 
 def test_exhausted_memory_names_the_batch_size(tmp_path: Path, tiny_stages: TinyStages) -> None:
-    tiny_stages.act["prepare_corpus"] = lambda _: bytearray(1 << 62)
-    with pytest.raises(OutOfMemoryError, match=r"ran out of memory\. Halve prepare_corpus\.bs with --set") as caught:
-        run_stage(make_run(tmp_path), STAGES[0], Reporter())
-    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+    run = make_run(tmp_path)
+    for stage, mend in ((STAGES[0], r"Use a machine with"), (STAGES[3], r"Halve finetune_lm\.bs with --set")):
+        tiny_stages.act[stage.name] = lambda _: bytearray(1 << 62)
+        with pytest.raises(OutOfMemoryError, match=rf"{stage.name} ran out of memory\. {mend}") as caught:
+            run_stage(run, stage, Reporter())
+        assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+        del tiny_stages.act[stage.name]
+        for before in STAGES[:3]:
+            run_stage(run, before, Reporter())
 
 
 def test_a_defect_stays_what_it_is(tmp_path: Path, tiny_stages: TinyStages) -> None:
