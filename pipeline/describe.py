@@ -86,7 +86,7 @@ def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
 def _toml(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     for key, value in table.items():
         if not _is_table(value):
-            yield f"# {_key(key)} is not set" if value is None else f"{_key(key)} = {_value(value)}"
+            yield f"{_key(key)} = {_value('none' if value is None else value)}"
     for key, value in table.items():
         if not _is_table(value):
             continue

@@ -118,7 +118,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if isinstance(node, list):
             node[int(last)] = value
         else:
-            node[last] = None if value == "none" and last not in ("rules", "class_weights") else value
+            node[last] = value
     except (KeyError, IndexError, TypeError, ValueError):
         raise UsageError(f"--set {path}: there is no such setting.", _suggest(path.split("."))) from None
 

@@ -4,7 +4,7 @@ Recipes are validated against these definitions, `--help` and the README tables 
 settings that affect the output enter a stage's fingerprint.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -20,9 +20,18 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A recipe section; unknown keys are refused."""
+    """A recipe section; unknown keys are refused, and "none" stands for no value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_unsets(cls, values: Any) -> Any:
+        """TOML has no null: "none" unsets a setting that can be unset."""
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {name: None if value == "none" and name in optional else value for name, value in values.items()}
 
     def affecting_output(self) -> dict[str, Any]:
         """The settings that enter the fingerprint, as JSON-ready values."""

@@ -162,3 +162,13 @@ def test_every_setting_has_a_meaning_a_type_and_a_default() -> None:
             described.add(f"{section}.{key}")
     paths = set(setting_paths())
     assert described == {path for path in paths if "." in path}
+
+
+def test_none_unsets_what_can_be_unset_in_a_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[prepare_corpus]\nlabel_column = "none"\ntext_column = "none"\n', encoding="utf-8")
+    recipe = load_recipe(str(path))
+    assert recipe.prepare_corpus.label_column is None
+    assert recipe.prepare_corpus.text_column == "none"
+    path.write_text(recipe_toml(recipe), encoding="utf-8")
+    assert load_recipe(str(path)) == recipe
