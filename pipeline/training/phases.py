@@ -4,6 +4,7 @@ A phase starts from nothing but the weights of the phase before it: optimizer, s
 its own, derived from the seed. So a run that restarts at a phase ends with the same weights as an unbroken one.
 """
 
+import contextlib
 import json
 import math
 import random
@@ -97,7 +98,7 @@ def train_phases(
             reporter=reporter,
         )
         lr = phase.lr if phase.lr_lowest is None else slice(phase.lr_lowest, phase.lr)
-        with learn.no_logging(), device.kernels():
+        with log.bars, learn.no_logging(), device.kernels():
             learn.fit_one_cycle(
                 phase.epochs, lr, div=phase.div, div_final=phase.div_final, pct_start=phase.pct_start, cbs=[log]
             )
@@ -169,14 +170,16 @@ class _PhaseLog(Callback):
     ) -> None:
         self.task, self.phase, self.log_every, self.history, self.reporter = task, phase, log_every, history, reporter
         self.epochs_before, self.total_epochs = len(history), total_epochs
+        self.bars = contextlib.ExitStack()
+        """Closes the bar of an epoch that was cut off."""
 
     def before_train(self) -> None:
         """Set the data order: a function of seed and of the epoch's number in the whole stage."""
         self.task.train.epoch = self.epochs_before + self.epoch
         self.started = time.monotonic()
         title = f"{self.task.name} {self.phase.name} {self.epoch + 1}/{self.phase.epochs}"
-        self.title, self.bar = title, self.reporter.task(title, len(self.task.train), "steps")
-        self.progress, self.figures = self.bar.__enter__(), ""
+        self.title, self.figures = title, ""
+        self.progress = self.bars.enter_context(self.reporter.task(title, len(self.task.train), "steps"))
 
     def after_batch(self) -> None:
         """Every `log_every` steps loss, learning rate, speed and time left: as a line, or beside the bar."""
@@ -205,7 +208,7 @@ class _PhaseLog(Callback):
     def after_train(self) -> None:
         """Close the bar."""
         self.train_s = time.monotonic() - self.started
-        self.bar.__exit__(None, None, None)
+        self.bars.close()
 
     def after_epoch(self) -> None:
         """Add the epoch's record to the history."""
