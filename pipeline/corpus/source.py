@@ -60,7 +60,7 @@ def known_identity(settings: PrepareCorpusSettings, sealed_source: dict[str, Any
             return {"kind": settings.kind, "sha256": _hash_tree(path)}
         stat = path.stat()
     except FileNotFoundError:
-        return None
+        return sealed_source["identity"] if sealed_source and _is_gone(settings, sealed_source) else None
     here = {"path": str(path), "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     sealed = sealed_source or {}
     if all(sealed.get(key) == value for key, value in here.items()) and "sha256" in sealed["identity"]:
@@ -73,7 +73,8 @@ def known_identity(settings: PrepareCorpusSettings, sealed_source: dict[str, Any
 def locate(settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path, reporter: Reporter) -> Source:
     """The source of the corpus: generated, the file or folder of `settings.source`, or a download.
 
-    Without `settings.source` a sealed corpus of the same kind keeps its source, and nothing is downloaded. Raises
+    Without `settings.source`, or with one that is no longer there, a sealed corpus of the same kind keeps its source,
+    and nothing is downloaded. Raises
     InputError for a missing source, a wrong checksum or a download that fails.
     """
     pinned = pinned_identity(settings)
@@ -81,6 +82,8 @@ def locate(settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path,
         return Source(None, pinned)
     sealed_source = sealed.source if sealed else None
     if settings.source is not None:
+        if sealed_source is not None and _is_gone(settings, sealed_source):
+            return _remembered(sealed_source)
         return _given(settings, sealed_source)
     if sealed_source is not None and sealed_source["identity"].get("kind") == settings.kind:
         return _remembered(sealed_source)
@@ -105,7 +108,7 @@ def _given(settings: PrepareCorpusSettings, sealed_source: dict[str, Any] | None
     path = Path(settings.source or "").expanduser().absolute()
     identity = known_identity(settings, sealed_source)
     if identity is None:
-        raise InputError(f"There is no source {path}.", "Give the right path with --source, or none to download.")
+        raise InputError(f"There is no source {path}.", "Give the right path with --source.")
     if path.is_dir():
         if settings.sha256 is not None:
             raise UsageError(f"prepare_corpus.sha256 is set, but {path} is a folder.", "Unset it, or name a file.")
@@ -133,6 +136,13 @@ def _is_published(path: Path, settings: PrepareCorpusSettings) -> bool | None:
     if settings.kind == "imdb":
         return hash_md5(path) in {home.md5 for home in IMDB_HOMES}
     return True if settings.kind == "rotten-tomatoes" else None
+
+
+def _is_gone(settings: PrepareCorpusSettings, sealed_source: dict[str, Any]) -> bool:
+    """True if the sealed corpus was made from `settings.source`, which is no longer there and no longer needed."""
+    path = Path(settings.source or "").expanduser().absolute()
+    same = sealed_source.get("path") == str(path) and sealed_source["identity"].get("kind") == settings.kind
+    return same and not path.exists()
 
 
 def _remembered(sealed_source: dict[str, Any]) -> Source:

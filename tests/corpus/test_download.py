@@ -169,6 +169,18 @@ def test_missing_source(prepare: Any, tmp_path: Path) -> None:
         prepare(kind="imdb", source=tmp_path / "nowhere.tgz")
 
 
+def test_a_sealed_corpus_does_without_its_source(server: Server, prepare: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.tgz"
+    path.write_bytes(server.content)
+    corpus = prepare(kind="imdb", source=path)
+    path.unlink()
+    assert prepare(kind="imdb", source=path).manifest == corpus.manifest
+    settings = PrepareCorpusSettings(kind="imdb", source=str(path))
+    assert known_identity(settings, corpus.manifest.source) == corpus.manifest.source["identity"]
+    with pytest.raises(InputError, match=r"There is no source .*b\.tgz"):
+        prepare(kind="imdb", source=tmp_path / "b.tgz")
+
+
 def test_identity_is_the_content(server: Server, prepare: Any, tmp_path: Path) -> None:
     path, copy = tmp_path / "a.tgz", tmp_path / "b.tgz"
     path.write_bytes(server.content)

@@ -274,5 +274,5 @@ def test_rerun_after_a_kill_starts_over(prepare: Any, tmp_path: Path) -> None:
     assert second.manifest.files == first.manifest.files
     shutil.rmtree(root)
     with pytest.raises(InputError, match="There is no source"):
-        prepare("one", kind="folder", source=root)
+        prepare("three", kind="folder", source=root)
     assert prepare("one", kind="folder").manifest == first.manifest  # no source named: the sealed corpus stands
