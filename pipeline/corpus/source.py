@@ -46,7 +46,8 @@ def pinned_identity(settings: PrepareCorpusSettings) -> dict[str, Any] | None:
 
 
 def known_identity(settings: PrepareCorpusSettings, sealed_source: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The identity of `settings.source`: kind and SHA-256, for a file also its size; None if it does not exist.
+    """The identity of `settings.source`: kind and SHA-256, for a file also its size; None if it does not exist, unless
+    `sealed_source` says that the sealed corpus was made from it.
 
     A file that has the path, size and time stamp recorded in `sealed_source` is not hashed again. A folder is
     identified by the relative names, sizes and contents of its files, wherever it lies; one of more than 64 MB by
