@@ -34,6 +34,8 @@ def predict_documents(
         for positions, (x, _) in zip(loader.document_order(), loader, strict=True):
             with device.autocast():
                 logits = model(x.to(device.device))[0]
+            if logits.dtype != device.dtype:
+                raise RuntimeError(f"{device.precision} was asked for, the model put out {logits.dtype}")
             probabilities[positions] = torch.softmax(logits.double(), dim=1).cpu().numpy()
             task.advance(len(positions))
     return probabilities

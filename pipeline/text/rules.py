@@ -18,8 +18,8 @@ MAX_REPEAT = 1000
 MAX_CHUNK_CHARS = 1000
 """A run of more characters without white space is cut into runs of this length before rules and spaCy see it.
 
-Both take quadratic time on such runs, and fastai refuses texts over 1,000,000 characters altogether (spaCy E088). No
-IMDB review has one, so parity is not touched."""
+Both take quadratic time on such runs, and fastai refuses texts over 1,000,000 characters altogether (spaCy E088).
+None of the 100,000 IMDB reviews has one, so parity is not touched."""
 
 _HTML = (
     ("#39;", "'"), ("amp;", "&"), ("#146;", "'"), ("nbsp;", " "), ("#36;", "$"), ("\\n", "\n"), ("quot;", "'"),

@@ -1,4 +1,4 @@
-"""pipeline.stages.evaluate_classifier on sealed artifacts with real sentences and a small untrained classifier."""
+"""pipeline.stages.evaluate_classifier on sealed artifacts: review-like sentences, small untrained classifier."""
 
 import io
 import json
