@@ -5,7 +5,6 @@ syncs to disk and renames the sibling onto the final name. A folder without a va
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ import platform
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,11 +22,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import InputError, LockedError
+from pipeline.storage import sync, write_durably
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 RESUME = "resume"
 """Folder of the work folder that only an interrupted stage needs."""
+ATTEMPT = "attempt.json"
+CHECKPOINTS = "checkpoints"
+"""File and folder of the resume folder: what the attempt was asked for, and how far its training has come."""
 RECORDED_PACKAGES = ("fastai", "numpy", "pyarrow", "safetensors", "scikit-learn", "sentencepiece", "spacy", "torch")
 
 
@@ -244,25 +247,50 @@ def recover(target: Path) -> None:
         shutil.rmtree(target / RESUME)
 
 
-def open_partial(target: Path, fingerprint: str) -> tuple[Path, bool]:
+class Attempt(BaseModel):
+    """What an unfinished stage was asked for, as far as its fingerprint knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fingerprint: str
+    code_version: int = 0
+    settings: dict[str, dict[str, Any]] = {}
+    inputs: dict[str, str] = {}
+    """Fingerprints."""
+    checkpoints: int = 0
+    """How many checkpoints lie in its work folder."""
+
+
+def open_partial(
+    target: Path, fingerprint: str, *, code_version: int = 0, settings: dict[str, dict[str, Any]] | None = None,
+    inputs: Mapping[str, Artifact] | None = None,
+) -> tuple[Path, bool]:
     """The work folder of `target` and whether it holds an earlier attempt with the same fingerprint.
 
     An attempt with another fingerprint is removed: its pieces do not belong to this artifact.
     """
-    partial = partial_path(target)
-    if partial_fingerprint(target) == fingerprint:
+    partial, earlier = partial_path(target), unfinished(target)
+    if earlier is not None and earlier.fingerprint == fingerprint:
         return partial, True
     if partial.exists():
         shutil.rmtree(partial)
     (partial / RESUME).mkdir(parents=True)
-    (partial / RESUME / "fingerprint").write_text(fingerprint, encoding="utf-8")
+    attempt = Attempt(
+        fingerprint=fingerprint, code_version=code_version, settings=settings or {},
+        inputs={slot: artifact.manifest.fingerprint for slot, artifact in (inputs or {}).items()},
+    )
+    write_durably(partial / RESUME / ATTEMPT, attempt.model_dump_json(indent=2, exclude={"checkpoints"}) + "\n")
     return partial, False
 
 
-def partial_fingerprint(target: Path) -> str | None:
-    """Fingerprint of the unfinished attempt at `target`, if there is one."""
-    marker = partial_path(target) / RESUME / "fingerprint"
-    return marker.read_text(encoding="utf-8") if marker.exists() else None
+def unfinished(target: Path) -> Attempt | None:
+    """The unfinished attempt at `target`, if there is one that can be read."""
+    resume = partial_path(target) / RESUME
+    try:
+        attempt = Attempt.model_validate_json((resume / ATTEMPT).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+    return attempt.model_copy(update={"checkpoints": len(list((resume / CHECKPOINTS).glob("checkpoint-*")))})
 
 
 def seal(target: Path, manifest: Manifest) -> Artifact:
@@ -276,34 +304,23 @@ def seal(target: Path, manifest: Manifest) -> Artifact:
         p for p in partial.rglob("*") if p.is_file() and p.relative_to(partial).parts[0] not in (RESUME, MANIFEST)
     )
     for path in paths:
-        _sync(path)
+        sync(path)
     files = {
         path.relative_to(partial).as_posix(): FileRecord(sha256=hash_file(path), size_bytes=path.stat().st_size)
         for path in paths
     }
     manifest = manifest.model_copy(update={"files": files}).sealed()
     (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    _sync(partial / MANIFEST)
+    sync(partial / MANIFEST)
     for folder in {partial, *(p.parent for p in paths)}:
-        _sync(folder)
+        sync(folder)
     replaced = _replaced_path(target)
     if target.exists():
         target.rename(replaced)
     partial.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
     recover(target)
     return Artifact(target, manifest)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def now() -> str:

@@ -3,7 +3,6 @@
 Nothing here imports torch, fastai, spaCy, pyarrow or scikit-learn: `--help` and `status` answer at once.
 """
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pipeline import describe, runs, status
-from pipeline.errors import ExitCode, PipelineError, UsageError
+from pipeline import describe, runs, status, stopping
+from pipeline.errors import ExitCode, PipelineError, Stopped, UsageError
 from pipeline.progress import Reporter
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import STAGE_NAMES, STAGES, Stage, run_stages, select
@@ -29,10 +28,10 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except PipelineError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(error if isinstance(error, Stopped) else f"error: {error}", err=True)
             raise typer.Exit(int(error.exit_code)) from error
         except KeyboardInterrupt as error:
-            typer.echo("stopped; the same command goes on", err=True)
+            typer.echo("stopped", err=True)
             raise typer.Exit(int(ExitCode.STOPPED)) from error
 
 
@@ -88,6 +87,11 @@ HomeOption = Annotated[
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace artifacts that were made with other settings or are damaged.")
 ]
+StopAfterOption = Annotated[
+    float | None,
+    typer.Option("--stop-after", metavar="MINUTES", min=0.0, help="Save and stop (exit 75) after this many minutes, "
+                 "before a time limit does; the same command goes on."),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would happen; run nothing, write nothing.")]
 
 
@@ -104,6 +108,7 @@ def run(  # noqa: PLR0917
     variant: VariantOption = None,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
+    stop_after: StopAfterOption = None,
     home: HomeOption = Path(),
 ) -> None:
     """Run all stages; those that are sealed and unchanged are skipped.
@@ -111,7 +116,7 @@ def run(  # noqa: PLR0917
     A recipe with variants is run once for each, as <run>-<variant>; they share one corpus where its settings are equal.
     """
     request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home)
-    _carry_out(request, select(first, last), force, dry_run)
+    _carry_out(request, select(first, last), force, dry_run, stop_after)
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
@@ -123,10 +128,11 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
         variant: VariantOption = None,
         force: ForceOption = False,
         dry_run: DryRunOption = False,
+        stop_after: StopAfterOption = None,
         home: HomeOption = Path(),
     ) -> None:
         request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home)
-        _carry_out(request, (stage,), force, dry_run)
+        _carry_out(request, (stage,), force, dry_run, stop_after)
 
     return command
 
@@ -139,7 +145,9 @@ for _stage in STAGES:
     )
 
 
-def _carry_out(request: runs.Request, stages: Sequence[Stage], force: bool, dry_run: bool) -> None:
+def _carry_out(
+    request: runs.Request, stages: Sequence[Stage], force: bool, dry_run: bool, stop_after: float | None
+) -> None:
     plan = runs.resolve(request)
     reporter = Reporter()
     _say_remembered(plan)
@@ -148,9 +156,12 @@ def _carry_out(request: runs.Request, stages: Sequence[Stage], force: bool, dry_
         return
     if force or not runs.is_refused(plan, stages):  # a refused request is not what --run should mean next time
         runs.remember(plan)
-    for one_run, wanted in plan.steps(stages):
-        runs.check_shared_corpus(plan, one_run, wanted)
-        run_stages(one_run, wanted, reporter, force)
+    stopping.forget()
+    stopping.stop_after(stop_after)
+    with stopping.signals_ask(reporter):
+        for one_run, wanted in plan.steps(stages):
+            runs.check_shared_corpus(plan, one_run, wanted)
+            run_stages(one_run, wanted, reporter, force)
     status.print_results(plan, stages, sys.stdout)
 
 
@@ -221,12 +232,7 @@ def _print_section(title: str, rows: describe.Rows) -> None:
     print()
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(command: str | None = None) -> None:
     """Entry of `python -m pipeline` and, with the name of a command, of the scripts."""
-    signal.signal(signal.SIGTERM, _interrupt)  # a batch system that takes its machine back sends this first
     program = "staged-ulmfit" if Path(sys.argv[0]).name == "staged-ulmfit" else PROGRAM
     app(args=[*([command] if command else []), *sys.argv[1:]], prog_name=program)

@@ -7,8 +7,6 @@ import resource
 from pathlib import Path
 
 from pipeline.errors import OutOfMemoryError, PipelineError, StorageError
-from pipeline.recipe import Recipe
-from pipeline.settings import Section
 
 _STORAGE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
@@ -18,10 +16,11 @@ _SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
 """All that numpy's tofile says when the disk is full."""
 
 
-def limit_behind(error: Exception, stage: str) -> PipelineError | None:
+def limit_behind(error: Exception, stage: str, smaller: str = "") -> PipelineError | None:
     """The StorageError or OutOfMemoryError that `error`, raised inside `stage`, comes down to; None for defects.
 
     safetensors, pyarrow and torch have exceptions of their own for these, so the text counts beside the type.
+    `smaller` is the command that would ask for less memory.
     """
     number, filename, text = getattr(error, "errno", None), getattr(error, "filename", None), str(error)
     if number in _STORAGE or any(full in text for full in _FULL) or _SHORT_WRITE.search(text):
@@ -37,14 +36,11 @@ def limit_behind(error: Exception, stage: str) -> PipelineError | None:
         or number == errno.ENOMEM
         or "can't allocate memory" in text
     ):
-        smaller = f"Halve {stage}.bs with --set, or use" if "bs" in _settings_of(stage) else "Use"
-        return OutOfMemoryError(f"{stage} ran out of memory.", f"{smaller} a machine with more memory.")
+        where = "The same command goes on where there is more memory"
+        return OutOfMemoryError(
+            f"{stage} ran out of memory.", f"{where}; here, try {smaller}" if smaller else f"{where}."
+        )
     return None
-
-
-def _settings_of(stage: str) -> set[str]:
-    section = Recipe.model_fields[stage].annotation
-    return set(section.model_fields) if isinstance(section, type) and issubclass(section, Section) else set()
 
 
 def reset_peak_memory() -> None:

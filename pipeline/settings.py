@@ -136,7 +136,7 @@ class NumericalizeCorpusSettings(Section):
 class Phase(Section):
     """One cycle of training; each ends in a checkpoint."""
 
-    name: str = setting(..., "Name in logs, history and checkpoints.", pattern=r"^[a-z0-9-]+$")
+    name: str = setting(..., "Name in logs, history and checkpoints.", pattern=r"^[a-z0-9][a-z0-9-]*$")
     epochs: Count = setting(1, "Passes over the training text.")
     lr: float = setting(..., "Highest learning rate, of the last layer group.", gt=0.0)
     lr_lowest: float | None = setting(
@@ -163,6 +163,17 @@ class TrainingSettings(Section):
     alpha: float = setting(2.0, "Activation regularization, AR (AWD-LSTM sec. 4.3, fastai's default).", ge=0.0)
     beta: float = setting(1.0, "Temporal activation regularization, TAR (AWD-LSTM sec. 4.3, fastai's default).", ge=0.0)
     log_every: Count = setting(50, "Steps between two lines of the log without a terminal.", affects_output=False)
+    checkpoint_steps: Count | None = setting(
+        500, "Steps between two checkpoints inside an epoch; each epoch ends with one anyway.", affects_output=False
+    )
+    checkpoint_minutes: float | None = setting(
+        10.0, "Longest time between two checkpoints, validation included.", affects_output=False, gt=0.0
+    )
+    keep_checkpoints: int = setting(2, "Checkpoints kept while the stage is not sealed.", affects_output=False, ge=2)
+    max_skipped: Count = setting(
+        25, "Steps in a row that may be skipped for NaN or infinity; one more ends the stage (exit 5).",
+        affects_output=False,
+    )
 
     @model_validator(mode="after")
     def _dropout_below_one(self) -> "TrainingSettings":

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifact as artifacts
-from pipeline import machine
-from pipeline.artifact import Artifact, InputRecord, Manifest
+from pipeline import custody, machine, stopping
+from pipeline.artifact import Artifact, Attempt, InputRecord, Manifest
 from pipeline.errors import InputError, PipelineError, UsageError
 from pipeline.progress import Reporter, format_duration
 from pipeline.recipe import Recipe
@@ -44,7 +44,7 @@ STAGES: tuple[Stage, ...] = (
         run_settings=("seed",),
     ),
     Stage("tokenize_corpus", ("corpus",), "tokens", "Split every document into word, subword or character tokens.",
-          may_read=("start_lm",)),
+          code_version=2, may_read=("start_lm",)),
     Stage("numericalize_corpus", ("tokens",), "ids", "Choose the vocabulary and turn tokens into ids.",
           may_read=("start_lm",)),
     Stage("finetune_lm", ("ids",), "lm", "Train the AWD_LSTM language model, from scratch or from an earlier one.",
@@ -79,6 +79,8 @@ class StageContext:
     """The stage's own recipe section."""
     inputs: dict[str, Artifact]
     source: Source | None
+    fingerprint: str
+    """Of the artifact that is being made."""
     work: Path
     """Folder to write the output into; all files in it become the artifact."""
     resuming: bool
@@ -172,8 +174,8 @@ def fingerprint_of(run: Run, stage: Stage, inputs: dict[str, str], source: dict[
     )
 
 
-def what_differs(run: Run, stage: Stage, manifest: Manifest) -> str:
-    """The settings, inputs or code that differ between a sealed artifact and what the recipe asks for."""
+def what_differs(run: Run, stage: Stage, manifest: Manifest | Attempt) -> str:
+    """The settings, inputs or code that differ between an artifact, or an attempt, and what the recipe asks for."""
     differences = []
     for section, wanted in run.settings(stage).items():
         sealed = manifest.settings.get(section, {})
@@ -210,7 +212,7 @@ def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -
     except PipelineError:
         raise
     except Exception as error:
-        expected = machine.limit_behind(error, stage.name)
+        expected = machine.limit_behind(error, stage.name, _smaller(run, stage))
         if expected is None:
             raise
         raise expected from error
@@ -218,6 +220,7 @@ def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -
 
 def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force: bool) -> Artifact:
     inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
+    custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command)
     try:
         manifest = artifacts.read_manifest(target)
     except InputError:
@@ -246,12 +249,20 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
                 f"{target} was made with other settings: {what_differs(run, stage, manifest)}.",
                 f"Replace it and what follows: {run.command('run', '--force')} (or choose a new --run).",
             )
-    work, resuming = artifacts.open_partial(target, fingerprint)
+    attempt = artifacts.unfinished(target)
+    if attempt is not None and attempt.checkpoints and attempt.fingerprint != fingerprint and not force:
+        raise InputError(
+            f"{target} has an unfinished attempt with other settings: {what_differs(run, stage, attempt)}.",
+            f"Go on with those settings, or discard its checkpoints: {run.command('run', '--force')}",
+        )
+    work, resuming = artifacts.open_partial(
+        target, fingerprint, code_version=stage.code_version, settings=run.settings(stage), inputs=inputs
+    )
     reporter.line(f"{stage.name}: {'going on' if resuming else 'starting'} ({target})")
     started = time.monotonic()
     machine.reset_peak_memory()
     outcome: StageOutcome = _module(stage).run(
-        StageContext(run.recipe, getattr(run.recipe, stage.name), inputs, source, work, resuming, reporter)
+        StageContext(run.recipe, getattr(run.recipe, stage.name), inputs, source, fingerprint, work, resuming, reporter)
     )
     commit, dirty = artifacts.git_state()
     wall_s = time.monotonic() - started
@@ -275,6 +286,15 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
     return sealed
 
 
+def _smaller(run: Run, stage: Stage) -> str:
+    """The command that asks for half the batch, if the stage has batches of more than one."""
+    bs = getattr(getattr(run.recipe, stage.name), "bs", 1)
+    if bs == 1:
+        return ""
+    force = () if stage.name == "evaluate_classifier" else ("--force",)
+    return run.command("run", "--set", f"{stage.name}.bs={bs // 2}", *force)
+
+
 def _module(stage: Stage) -> Any:
     """The stage's module: it holds `run(context) -> StageOutcome`, that of prepare_corpus also `locate_source`.
 
@@ -295,4 +315,5 @@ def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
 def run_stages(run: Run, stages: Sequence[Stage], reporter: Reporter, force: bool = False) -> None:
     """Run `stages` in order; each one that is sealed and unchanged is skipped."""
     for stage in stages:
+        stopping.check(f"The run {run.name}, before {stage.name},")
         run_stage(run, stage, reporter, force)

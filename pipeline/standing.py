@@ -51,12 +51,16 @@ def _stage_status(run: Run, stage: Stage, fingerprints: dict[str, str | None]) -
         missing = next((name for name in manifest.files if not (path / name).is_file()), None)
         why = f"{path / missing} is missing" if missing else "nothing changed"
         return StageStatus(stage, "stale" if missing else "sealed", why, expected, path, manifest)
-    partial = artifacts.partial_fingerprint(path)
-    if partial is not None and (partial == expected or (expected is None and manifest is None)):
-        return StageStatus(stage, "partial", "stopped before it was sealed", expected, path, manifest)
-    if manifest is not None:
-        return StageStatus(stage, "stale", what_differs(run, stage, manifest), expected, path, manifest)
-    return StageStatus(stage, "missing", "not run yet", expected, path, None)
+    attempt = artifacts.unfinished(path)
+    state: State = "missing"
+    why = "not run yet"
+    if attempt is not None and (attempt.fingerprint == expected or (expected is None and manifest is None)):
+        state, why = "partial", "stopped before it was sealed"
+    elif manifest is not None:
+        state, why = "stale", what_differs(run, stage, manifest)
+    elif attempt is not None and attempt.checkpoints:
+        state, why = "stale", f"an unfinished attempt had other settings: {what_differs(run, stage, attempt)}"
+    return StageStatus(stage, state, why, expected, path, manifest)
 
 
 def _expected_fingerprint(

@@ -13,8 +13,9 @@ MAX_LINES = 350
 LEVELS = (
     {"__init__"},
     {"errors", "settings"},
-    {"recipe", "artifact", "progress"},
-    {"describe", "machine"},
+    {"storage", "progress"},
+    {"recipe", "artifact", "stopping"},
+    {"describe", "machine", "custody"},
     {"stage"},
     {"corpus"},
     {"text", "standing"},

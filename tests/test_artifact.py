@@ -158,12 +158,12 @@ def rename_or_die(*args, **kwargs):
     calls += 1
     rename(*args, **kwargs)
 os.rename = rename_or_die
-sync = test_artifact.artifacts._sync
+sync = test_artifact.artifacts.sync
 def sync_or_die(path):
     if calls == killed_at == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     sync(path)
-test_artifact.artifacts._sync = sync_or_die
+test_artifact.artifacts.sync = sync_or_die
 test_artifact.make(Path(sys.argv[2]), "two")
 """
 
@@ -210,7 +210,7 @@ def test_a_first_attempt_killed_before_its_rename_is_no_artifact(target: Path) -
     (partial / "manifest.json").write_text("{}")
     artifacts.recover(target)
     assert artifacts.read_manifest(target) is None
-    assert artifacts.partial_fingerprint(target) == FINGERPRINT
+    assert artifacts.unfinished(target) == artifacts.Attempt(fingerprint=FINGERPRINT)
 
 
 HOLDER = """

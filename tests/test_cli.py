@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tiny_stages import TinyStages
 from typer.testing import CliRunner, Result
 
 from pipeline import artifact as artifacts
+from pipeline import stopping
 from pipeline.cli import PROGRAM, app
 from pipeline.errors import DataError, ExitCode
 from pipeline.recipe import load_recipe, shipped_recipes
@@ -192,13 +194,17 @@ def test_exit_codes_reach_the_shell() -> None:
 
 
 def test_an_interrupt_says_how_to_go_on(tiny_stages: TinyStages) -> None:
-    def interrupt(_: object) -> None:
-        raise KeyboardInterrupt
+    def wait_for_a_signal(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while stopping.asked() is None:
+            time.sleep(0.01)
+        stopping.check("tokenize_corpus")
 
-    tiny_stages.act["tokenize_corpus"] = interrupt
+    tiny_stages.act["tokenize_corpus"] = wait_for_a_signal
     stopped = call("run", "--recipe", "mine.toml")
     assert stopped.exit_code == ExitCode.STOPPED
-    assert stopped.stderr.endswith("stopped; the same command goes on\n")
+    assert "SIGUSR1: saving and stopping; a second signal ends at once\n" in stopped.stderr
+    assert stopped.stderr.endswith("tokenize_corpus was stopped by SIGUSR1. The same command goes on.\n")
     del tiny_stages.act["tokenize_corpus"]
     tiny_stages.calls.clear()
     good("run", "--recipe", "mine.toml")
@@ -295,7 +301,8 @@ def test_a_stopped_run_goes_on(sent: signal.Signals, code: int) -> None:
             if line.startswith("tokenize_corpus: starting"):
                 os.kill(running.pid, sent)
     assert running.returncode == code
-    assert (lines[-1] == "stopped; the same command goes on\n") == (code == ExitCode.STOPPED)
+    stopped = f"tokenize_corpus was stopped by {sent.name}. The same command goes on.\n"
+    assert (stopped in lines) == (code == ExitCode.STOPPED)
     assert "Traceback" not in "".join(lines)
     assert states("--run", "human-numbers")[:3] == ["sealed", "partial", "missing"]
     on = in_process_of_its_own(*command)

@@ -106,9 +106,12 @@ OTHER_VALUES: dict[str, Any] = {
     "emb_sz": 9, "n_hid": 9, "n_layers": 2, "output_p": 0.01, "hidden_p": 0.01, "input_p": 0.01, "embed_p": 0.01,
     "weight_p": 0.01, "tie_weights": False, "transductive": True, "phases": [{"name": "a", "lr": 1.0}],
     "lin_ftrs": [9], "head_p": 0.01, "max_len": 9, "class_weights": "balanced", "label_smoothing": 0.1,
-    "bootstrap_samples": 200, "calibration_bins": 9, "baseline": False,
+    "checkpoint_steps": 9, "checkpoint_minutes": 9.0,
+    "keep_checkpoints": 9, "max_skipped": 9, "bootstrap_samples": 200, "calibration_bins": 9, "baseline": False,
 }
-SILENT = {  # where and how fast, never what
+SILENT = {  # where, how fast and how safe, never what
+    *(f"{stage}.{key}" for stage in ("finetune_lm", "train_classifier")
+      for key in ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "max_skipped")),
     "run.device", "run.allow_fp16_on_cpu", "prepare_corpus.source", "tokenize_corpus.workers", "finetune_lm.log_every",
     "train_classifier.log_every", "evaluate_classifier.bs",
 }
@@ -184,7 +187,7 @@ def test_a_new_version_of_a_stage_is_told(
     (run.path("tokens") / "manifest.json").write_text(
         manifest.model_copy(update={"code_version": 0, "fingerprint": "old"}).sealed().model_dump_json()
     )
-    assert status(run)[1].why == "made by version 0 of the stage, now 1"
+    assert status(run)[1].why == f"made by version 0 of the stage, now {STAGES[1].code_version}"
 
 
 def test_changed_source_data_is_told_and_followed(tmp_path: Path, tiny_stages: TinyStages) -> None:
@@ -347,7 +350,7 @@ def test_a_full_disk_stops_the_stage_and_leaves_nothing_half_made(
 
 def test_exhausted_memory_names_the_batch_size(tmp_path: Path, tiny_stages: TinyStages) -> None:
     run = make_run(tmp_path)
-    for stage, mend in ((STAGES[0], r"Use a machine with"), (STAGES[3], r"Halve finetune_lm\.bs with --set")):
+    for stage, mend in ((STAGES[0], r"The same command goes on where"), (STAGES[3], r".*finetune_lm\.bs=32 --force$")):
         tiny_stages.act[stage.name] = lambda _: bytearray(1 << 62)
         with pytest.raises(OutOfMemoryError, match=rf"{stage.name} ran out of memory\. {mend}") as caught:
             run_stage(run, stage, Reporter())

@@ -56,8 +56,19 @@ class TinyStages:
             payload = json.dumps([name, context.settings.model_dump(mode="json"), read])
             (context.work / "payload.json").write_text(payload, encoding="utf-8")
             metrics = {"size_bytes": len(payload), "undefined": float("nan"), **METRICS.get(name, {})}
-            return StageOutcome(metrics=metrics)
+            return StageOutcome(metrics, _identity(context))
 
         module = ModuleType(f"pipeline.stages.{name}")
         vars(module).update(run=run, locate_source=locate)
         return module
+
+
+def _identity(context: StageContext) -> dict[str, str]:
+    """What ties the artifacts of one run together."""
+    identity = {"direction": context.recipe.run.direction}
+    if "corpus" in context.inputs:
+        identity["corpus"] = context.inputs["corpus"].manifest.fingerprint
+    for slot in ("tokens", "ids", "lm"):
+        if slot in context.inputs:
+            identity |= context.inputs[slot].manifest.identity
+    return identity

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import stopping
 from pipeline.corpus.cleaning import clean_name
 from pipeline.corpus.documents import SPLITS, RawDocument
 
@@ -139,6 +140,7 @@ def write_documents(target: Path, spool: Path, index: Index, final: npt.NDArray[
         for split, name in enumerate(SPLITS):
             pieces = _rows_of(file, starts, final == split)
             for table in _rebatch(pieces):
+                stopping.check("prepare_corpus")
                 column = pa.array([name], pa.string()).take(pa.array(np.zeros(len(table), np.int8)))
                 writer.write_table(table.add_column(1, "split", column).cast(SCHEMA), row_group_size=len(table))
 

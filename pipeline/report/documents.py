@@ -27,18 +27,11 @@ class LabelledDocuments:
     """Documents of the split that were left out."""
 
 
-def check_same_vocabulary(ids: Artifact, classifier: Artifact) -> list[str]:
+def check_same_labels(ids: Artifact, classifier: Artifact) -> list[str]:
     """The labels that ids and classifier share, in order.
 
-    Raises InputError if the classifier was trained with another tokenizer, vocabulary or list of labels.
+    Raises InputError if the classifier was trained with another list of labels.
     """
-    for name in ("tokenizer", "vocabulary"):
-        of_ids, of_classifier = ids.manifest.identity.get(name), classifier.manifest.identity.get(name)
-        if of_ids != of_classifier:
-            raise InputError(
-                f"{classifier.path} was trained with {name} {_short(of_classifier)}, {ids.path} has {_short(of_ids)}.",
-                "Train a classifier on these ids (python -m pipeline train_classifier), or correct [inputs].",
-            )
     labels, known = _labels(ids), _labels(classifier)
     if labels != known:
         raise InputError(
@@ -100,7 +93,3 @@ def _first_difference(left: list[Any], right: list[Any]) -> str:
         if one != other:
             return f"number {position + 1} is {one!r} in the one, {other!r} in the other"
     return f"{len(left):,} in the one, {len(right):,} in the other"
-
-
-def _short(value: str | None) -> str:
-    return value[:12] if value else "unknown"

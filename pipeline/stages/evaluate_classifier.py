@@ -12,15 +12,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.artifact import Artifact
+from pipeline import stopping
+from pipeline.artifact import Artifact, hash_json
 from pipeline.errors import DataError, DivergedError
 from pipeline.inference.classify import predict_documents
 from pipeline.report import evaluation_page, lineage, metrics
 from pipeline.report.baseline import BASELINE_NAME, fit_and_predict
-from pipeline.report.documents import LabelledDocuments, check_same_vocabulary, load_labelled
+from pipeline.report.documents import LabelledDocuments, check_same_labels, load_labelled
 from pipeline.settings import EvaluateClassifierSettings
 from pipeline.stage import StageContext, StageOutcome
 from pipeline.text.ids import IdStore
+from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import resolve_device
 
 LISTED_MISTAKES = 5
@@ -38,7 +40,7 @@ def run(context: StageContext) -> StageOutcome:
     """
     settings: EvaluateClassifierSettings = context.settings
     corpus, ids, classifier = (context.inputs[slot] for slot in ("corpus", "ids", "classifier"))
-    labels = check_same_vocabulary(ids, classifier)
+    labels = check_same_labels(ids, classifier)
     store = IdStore.open(ids)
     test = load_labelled(corpus, store, "test")
     if not len(test.indices):
@@ -49,9 +51,13 @@ def run(context: StageContext) -> StageOutcome:
         )
     device = resolve_device(context.recipe.run)
     context.reporter.line(f"evaluate_classifier: {len(test.indices):,} test documents, {device.describe()}")
+    checkpoints = CheckpointStore(
+        context.resume / "predictions", _prediction_key(context), keep=2, reporter=context.reporter
+    )
     probabilities = _checked(
         predict_documents(
-            classifier, store, test.indices, bs=settings.bs, run=context.recipe.run, reporter=context.reporter
+            classifier, store, test.indices, bs=settings.bs, run=context.recipe.run, checkpoints=checkpoints,
+            reporter=context.reporter,
         ),
         classifier, (len(test.indices), len(labels)),
     )
@@ -68,6 +74,7 @@ def run(context: StageContext) -> StageOutcome:
         "majority_accuracy": majority_accuracy,
     }
     baseline_ids = None
+    stopping.check("evaluate_classifier before the baseline")
     if settings.baseline:
         train = load_labelled(corpus, store, "train")
         context.reporter.line(f"evaluate_classifier: fitting {BASELINE_NAME} on {len(train.texts):,} train documents")
@@ -93,6 +100,11 @@ def run(context: StageContext) -> StageOutcome:
     (context.work / "evaluation.md").write_text(evaluation_page.render(result), encoding="utf-8")
     pq.write_table(_predictions(test, probabilities, labels, baseline_ids), context.work / "predictions.parquet")
     return StageOutcome(headline(result), device=result["device"], precision=result["precision"])
+
+
+def _prediction_key(context: StageContext) -> str:
+    """What predictions so far belong to; the batch size may change between two attempts, and with it the batches."""
+    return hash_json([context.fingerprint, context.settings.bs])
 
 
 def headline(result: dict[str, Any]) -> dict[str, Any]:

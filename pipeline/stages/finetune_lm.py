@@ -10,7 +10,7 @@ from fastai.text.models.awdlstm import awd_lstm_lm_split
 from pipeline.errors import DataError
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
-from pipeline.model.custody import copy_text_files, require_direction, require_same
+from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext, StageOutcome
@@ -19,7 +19,8 @@ from pipeline.training.device import keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss, bits_per_character, perplexity
-from pipeline.training.phases import Task, seed_weights, train_phases
+from pipeline.training.phases import seed_weights, train_phases
+from pipeline.training.task import Task
 
 
 def run(context: StageContext) -> StageOutcome:
@@ -38,8 +39,6 @@ def run(context: StageContext) -> StageOutcome:
         architecture = Architecture.from_settings(settings, len(store.vocabulary))
         model = build_language_model(architecture, settings)
     else:
-        require_same(ids, start, "tokenizer", "vocabulary")
-        require_direction(start, run_settings.direction)
         architecture = Architecture.load(start.file("architecture.json"))
         model = build_language_model(architecture, settings)
         load_language_model(model, start.path)
@@ -63,31 +62,31 @@ def run(context: StageContext) -> StageOutcome:
         summarize=summarize, save=lambda folder: save_language_model(model, folder),
         load=lambda folder: load_language_model(model, folder),
     )
-    history, precision = train_phases(
+    trained = train_phases(
         task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
-        reporter=context.reporter,
+        fingerprint=context.fingerprint, reporter=context.reporter,
     )
     save_language_model(model, context.work)
     architecture.save(context.work / "architecture.json")
-    write_history(history, context.work)
+    write_history(trained.history, context.work)
     copy_text_files(ids.path, context.work)
 
-    last = history[-1]
+    last = trained.history[-1]
     return StageOutcome(
         metrics={
             **{key: last[key] for key in ("valid_loss", "perplexity", "accuracy", "bits_per_character")},
-            "epochs": len(history),
+            "epochs": len(trained.history),
             "train_tokens": train.predicted_tokens,
             "valid_tokens": valid.predicted_tokens,
             "tokens_per_s": last["tokens_per_s"],
             "parameters": sum(p.numel() for p in model.parameters()),
-            "skipped_steps": last["skipped_steps"],
+            "skipped_steps": trained.skipped_steps,
             "transductive": settings.transductive or bool(start and start.manifest.metrics["transductive"]),
             "started_from": start.manifest.fingerprint if start else None,
         },
         identity={**ids.manifest.identity, "direction": run_settings.direction, "architecture": architecture.hash()},
         device=str(device.device),
-        precision={"requested": device.requested, "effective": precision.effective},
+        precision={"requested": device.requested, "effective": trained.precision},
     )
 
 

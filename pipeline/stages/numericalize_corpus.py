@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import stopping
 from pipeline.artifact import Artifact, hash_json
 from pipeline.corpus.documents import SPLITS
-from pipeline.errors import DataError, InputError
+from pipeline.errors import DataError
 from pipeline.settings import NumericalizeCorpusSettings
 from pipeline.stage import StageContext, StageOutcome
 from pipeline.text.rules import SPECIAL_TOKENS, UNK
@@ -28,8 +29,8 @@ LARGEST_UINT16_VOCABULARY = 65_536
 def run(context: StageContext) -> StageOutcome:
     """Write ids for all documents.
 
-    Raises InputError if the language model to start from has another tokenizer than the tokens; DataError if there is
-    no training text, if no token but special ones would get an id, or if most training tokens would be xxunk.
+    Raises DataError if there is no training text, if no token but special ones would get an id, or if most training
+    tokens would be xxunk.
     """
     tokens = context.inputs["tokens"]
     types = pq.read_table(tokens.file("types.parquet"))
@@ -43,7 +44,7 @@ def run(context: StageContext) -> StageOutcome:
     if lm is None:
         vocabulary = make_vocabulary(names, training, settings.min_freq, settings.max_vocab)
     else:
-        vocabulary = _inherited(tokens, lm)
+        vocabulary = read_vocabulary(lm.path)
         context.reporter.line(
             f"numericalize_corpus: {len(vocabulary):,} tokens inherited from {lm.path}; min_freq and max_vocab are not "
             "used"
@@ -77,20 +78,8 @@ def run(context: StageContext) -> StageOutcome:
             "tokens": {split: int(counts[split].sum()) for split in SPLITS},
             "unknown_share": {split: None if share is None else round(share, 6) for split, share in unknown.items()},
         },
-        {"tokenizer": tokens.manifest.identity["tokenizer"], "vocabulary": hash_json(vocabulary)},
+        {**tokens.manifest.identity, "vocabulary": hash_json(vocabulary)},
     )
-
-
-def _inherited(tokens: Artifact, lm: Artifact) -> list[str]:
-    """The language model's vocabulary, if the tokens were made with its tokenizer."""
-    here, there = tokens.manifest.identity["tokenizer"], lm.manifest.identity.get("tokenizer", "none")
-    if here != there:
-        raise InputError(
-            f"The tokens in {tokens.path} were made with tokenizer {here[:12]}, the language model in {lm.path} has "
-            f"tokenizer {there[:12]}.",
-            "Tokenize again with inputs.start_lm set, or start from another language model.",
-        )
-    return read_vocabulary(lm.path)
 
 
 def _share(counts: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]) -> float | None:
@@ -123,6 +112,7 @@ def _write_ids(
         context.reporter.task("numericalizing", len(type_ids), "tokens") as task,
     ):
         for at in range(0, len(type_ids), BLOCK_TOKENS):
+            stopping.check("numericalize_corpus")
             block = type_ids[at : at + BLOCK_TOKENS]
             np.take(narrow, block).tofile(stream)
             task.advance(len(block))

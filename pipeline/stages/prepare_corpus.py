@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifact import Manifest
+from pipeline import stopping
+from pipeline.artifact import ATTEMPT, Manifest
 from pipeline.corpus import source as sources
 from pipeline.corpus.cleaning import COUNTED, clean_text
 from pipeline.corpus.documents import SPLITS, TRAIN
@@ -44,6 +45,7 @@ def run(context: StageContext) -> StageOutcome:
     spool, cleaned = context.resume / "spool.parquet", Counter[str]()
     index = _spool_documents(context, settings, source, spool, cleaned)
     plan = plan_splits(index, settings)
+    stopping.check("prepare_corpus")
     context.reporter.line("prepare_corpus: writing the documents by split")
     write_documents(context.work / DOCUMENTS, spool, index, plan.splits)
     spool.unlink()
@@ -56,7 +58,7 @@ def run(context: StageContext) -> StageOutcome:
 
 def _clear(context: StageContext) -> None:
     for path in [*context.work.iterdir(), *context.resume.iterdir()]:
-        if path == context.resume or path == context.resume / "fingerprint":
+        if path == context.resume or path == context.resume / ATTEMPT:
             continue
         if path.is_dir():
             shutil.rmtree(path)
@@ -94,6 +96,7 @@ def _spool_documents(
                 spool.add(document, text)
             if number % _PROGRESS_EVERY == 0:
                 task.advance(_PROGRESS_EVERY)
+                stopping.check("prepare_corpus")
         index = spool.finish()
     where = source.path or settings.kind
     if not len(index.splits):

@@ -4,6 +4,7 @@ Reads `documents.parquet` and `labels.json` of a corpus; writes `type_ids.bin`, 
 `documents.parquet`, `labels.json` and `tokenizer/`. The result is the same, byte by byte, for any number of workers.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import stopping
 from pipeline.artifact import hash_folder
 from pipeline.corpus.documents import SPLITS
 from pipeline.errors import DataError
 from pipeline.settings import TokenizeCorpusSettings
 from pipeline.stage import StageContext, StageOutcome
+from pipeline.storage import sync_tree, write_durably
 from pipeline.text.encoding import EncodedBatch
 from pipeline.text.shards import tokenize_shards
 from pipeline.text.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer, save_tokenizer
@@ -43,12 +46,13 @@ def run(context: StageContext) -> StageOutcome:
 
     splits = _split_numbers(table)
     tokens = _TokenWriter(splits)
-    workers = context.settings.workers
     with (
         (context.work / "type_ids.bin").open("wb") as stream,
         context.reporter.task("tokenizing", table.num_rows, "documents") as task,
     ):
-        for batch in tokenize_shards(documents, tokenizer, folder, shards, workers):
+        for batch in tokenize_shards(
+            documents, tokenizer, folder, shards, workers=context.settings.workers, reporter=context.reporter
+        ):
             tokens.add(batch, stream)
             task.advance(len(batch.lengths), f"{len(tokens.types):,} types")
 
@@ -69,7 +73,7 @@ def run(context: StageContext) -> StageOutcome:
     context.reporter.line(
         f"tokenize_corpus: {table.num_rows:,} documents, {int(n_tokens.sum()):,} tokens, {len(tokens.types):,} types"
     )
-    return StageOutcome(metrics, {"tokenizer": identity})
+    return StageOutcome(metrics, {"corpus": corpus.manifest.fingerprint, "tokenizer": identity})
 
 
 def _prepare_tokenizer(context: StageContext, documents: Path) -> tuple[Tokenizer, Path, dict[str, Any]]:
@@ -105,6 +109,12 @@ def _prepare_subword(
 ) -> tuple[Tokenizer, Path, dict[str, Any]]:
     from pipeline.text.subword import train_subword
 
+    trained = context.resume / "subword.json"
+    if trained.exists():
+        earlier = json.loads(trained.read_text(encoding="utf-8"))
+        if folder.exists() and hash_folder(folder) == earlier["identity"]:
+            context.reporter.line("tokenize_corpus: the pieces were trained before the stage was stopped")
+            return load_tokenizer(folder), folder, earlier["metrics"]
     context.reporter.line(f"tokenize_corpus: training {settings.vocab_size:,} {settings.model_type} pieces")
     tokenizer, share = train_subword(
         _training_texts(documents), settings.rules, settings.model_type, settings.vocab_size,
@@ -116,12 +126,16 @@ def _prepare_subword(
         "reached SentencePiece"
     )
     training_share = {"documents": share.documents, "bytes": share.bytes}
-    return tokenizer, folder, {"tokenizer": "subword", "pieces": tokenizer.n_pieces, "training_share": training_share}
+    metrics = {"tokenizer": "subword", "pieces": tokenizer.n_pieces, "training_share": training_share}
+    sync_tree(folder)
+    write_durably(trained, json.dumps({"identity": hash_folder(folder), "metrics": metrics}))
+    return tokenizer, folder, metrics
 
 
 def _training_texts(documents: Path) -> Iterator[str]:
     with pq.ParquetFile(documents) as file:
         for batch in file.iter_batches(250, columns=["split", "text"]):
+            stopping.check("tokenize_corpus, before its pieces were trained,")
             for split, text in zip(batch["split"].to_pylist(), batch["text"].to_pylist(), strict=True):
                 if split in TRAINING_SPLITS:
                     yield text

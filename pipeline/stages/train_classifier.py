@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier
-from pipeline.model.custody import copy_text_files, require_direction, require_same
+from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import classifier_encoder, encoder_tensors, load_classifier, load_tensors, save_classifier
 from pipeline.settings import TrainClassifierSettings
 from pipeline.stage import StageContext, StageOutcome
@@ -26,7 +26,8 @@ from pipeline.text.ids import IdStore
 from pipeline.training.device import keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import ClassifierLoader
-from pipeline.training.phases import BestEpoch, Task, seed_weights, train_phases
+from pipeline.training.phases import seed_weights, train_phases
+from pipeline.training.task import Task
 
 
 def run(context: StageContext) -> StageOutcome:
@@ -37,8 +38,6 @@ def run(context: StageContext) -> StageOutcome:
     context.reporter.line(f"train_classifier: {device.describe()}")
     keep_freed_memory()
     ids, lm = context.inputs["ids"], context.inputs["lm"]
-    require_same(ids, lm, "tokenizer", "vocabulary")
-    require_direction(lm, run_settings.direction)
     store = IdStore.open(ids)
     documents = {split: _labelled(store, split) for split in ("train", "valid")}
     counts = np.bincount(store.label_ids[documents["train"]], minlength=len(store.labels))
@@ -57,7 +56,6 @@ def run(context: StageContext) -> StageOutcome:
         )
         for split, seed in (("train", run_settings.seed), ("valid", None))
     )
-    best = BestEpoch(context.resume / "best", lambda folder: save_classifier(model, folder))
 
     def summarize(figures: dict[str, float]) -> Record:
         return {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]}
@@ -66,39 +64,39 @@ def run(context: StageContext) -> StageOutcome:
         name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=_loss(settings, counts, device.device),
         train=train, valid=valid, metrics=[accuracy], unit="documents", units=len(documents["train"]),
         summarize=summarize, save=lambda folder: save_classifier(model, folder),
-        load=lambda folder: load_classifier(model, folder), after_epoch=best.offer,
+        load=lambda folder: load_classifier(model, folder), keep_best=True,
     )
-    history, precision = train_phases(
+    trained = train_phases(
         task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
-        reporter=context.reporter,
+        fingerprint=context.fingerprint, reporter=context.reporter,
     )
-    chosen = best.record
+    chosen = trained.best.record
     assert chosen is not None  # every epoch was offered
     for name in ("encoder.safetensors", "head.safetensors"):
-        shutil.copy2(context.resume / "best" / name, context.work / name)
+        shutil.copy2(trained.best.folder / name, context.work / name)
     architecture.save(context.work / "architecture.json")
     head.save(context.work / "head.json")
     (context.work / "labels.json").write_text(
         json.dumps(store.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
-    write_history(history, context.work)
+    write_history(trained.history, context.work)
     copy_text_files(ids.path, context.work)
     return StageOutcome(
         metrics={
             "accuracy": chosen["accuracy"],
             "valid_loss": chosen["valid_loss"],
             "best_epoch": chosen["epoch"],
-            "epochs": len(history),
+            "epochs": len(trained.history),
             "train_documents": len(documents["train"]),
             "valid_documents": len(documents["valid"]),
-            "documents_per_s": history[-1]["documents_per_s"],
+            "documents_per_s": trained.history[-1]["documents_per_s"],
             "parameters": sum(p.numel() for p in model.parameters()),
-            "skipped_steps": history[-1]["skipped_steps"],
+            "skipped_steps": trained.skipped_steps,
             "transductive": bool(lm.manifest.metrics.get("transductive")),
         },
-        identity={**lm.manifest.identity},
+        identity={**lm.manifest.identity, **ids.manifest.identity},
         device=str(device.device),
-        precision={"requested": device.requested, "effective": precision.effective},
+        precision={"requested": device.requested, "effective": trained.precision},
     )
 
 

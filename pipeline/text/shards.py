@@ -4,6 +4,8 @@ A shard is one row group of the corpus, whatever the number of workers, and beco
 in corpus order, so the result does not depend on who made which.
 """
 
+import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -18,13 +20,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from pipeline.errors import OutOfMemoryError
+from pipeline import stopping
+from pipeline.errors import OutOfMemoryError, StorageError
+from pipeline.progress import Reporter
+from pipeline.storage import move_into_place, sync
 from pipeline.text.encoding import EncodedBatch
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
 BATCH_CHARS = 8_000_000
 """Characters tokenized in one call: some 6,000 reviews, or one long document."""
 READ_DOCUMENTS = 250
+POLL_S = 0.2
+"""Time between two looks for a request to stop while the workers are busy."""
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class ShardTokenizer:
@@ -36,17 +44,15 @@ class ShardTokenizer:
     def make(self, shard: int) -> Path:
         """The file of row group `shard`: types, ids and lengths. One that is there already is taken as it is."""
         path = self._folder / f"{shard:06d}.shard"
-        if path.exists():
-            return path
-        merged = merge(self._tokenizer.encode(texts) for texts in self._batches(shard))
-        partial = path.with_suffix(".partial")
-        types = json.dumps(merged.types, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        with partial.open("wb") as stream:
-            np.save(stream, merged.lengths)
-            np.save(stream, merged.ids)
-            np.save(stream, np.frombuffer(types, dtype=np.uint8))
-        partial.rename(path)
+        if not path.exists():
+            write_shard(path, merge(self._tokenizer.encode(texts) for texts in self._batches(shard)))
         return path
+
+    def make_again(self, shard: int) -> Path:
+        """The file of row group `shard`, made anew in place of a damaged one, which is set aside."""
+        path = self._folder / f"{shard:06d}.shard"
+        path.rename(path.with_suffix(".damaged"))
+        return self.make(shard)
 
     def _batches(self, shard: int) -> Iterator[list[str]]:
         texts: list[str] = []
@@ -74,37 +80,71 @@ def merge(batches: Iterator[EncodedBatch]) -> EncodedBatch:
     return EncodedBatch(list(numbers), np.concatenate(ids), np.concatenate(lengths))
 
 
-def read_shard(path: Path) -> EncodedBatch:
-    """What `ShardTokenizer.make` wrote."""
-    with path.open("rb") as stream:
-        lengths = np.load(stream, allow_pickle=False)
-        ids = np.load(stream, allow_pickle=False)
-        types = np.load(stream, allow_pickle=False)
+def write_shard(path: Path, batch: EncodedBatch) -> None:
+    """Write a shard file, complete or not at all: the SHA-256 of all that follows, then lengths, ids and types."""
+    types = json.dumps(batch.types, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    content = io.BytesIO()
+    for part in (batch.lengths, batch.ids, np.frombuffer(types, dtype=np.uint8)):
+        np.save(content, part)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        stream.write(hashlib.sha256(content.getbuffer()).digest())
+        stream.write(content.getbuffer())
+    sync(partial)
+    move_into_place(partial, path)
+
+
+def read_shard(path: Path) -> EncodedBatch | None:
+    """What `write_shard` wrote; None if it is damaged."""
+    data = path.read_bytes()
+    content = memoryview(data)[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != data[:_DIGEST_BYTES]:
+        return None
+    stream = io.BytesIO(content)
+    lengths, ids, types = (np.load(stream, allow_pickle=False) for _ in range(3))
     return EncodedBatch(json.loads(types.tobytes()), ids, lengths)
 
 
 def tokenize_shards(
-    documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, workers: int
+    documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, *, workers: int, reporter: Reporter
 ) -> Iterator[EncodedBatch]:
-    """Every row group of `documents` in order. `folder` keeps the finished ones; `workers` 0 is one per core."""
+    """Every row group of `documents` in order. `folder` keeps the finished ones; `workers` 0 is one per core.
+
+    Raises Stopped between two shards if a stop was asked for; those that are being made are finished first.
+    """
     with pq.ParquetFile(documents) as file:
         n_shards = file.metadata.num_row_groups
+    here = ShardTokenizer(documents, tokenizer, folder)
     workers = min(workers or os.cpu_count() or 1, max(n_shards, 1))
-    if workers == 1:
-        here = ShardTokenizer(documents, tokenizer, folder)
-        yield from (read_shard(here.make(shard)) for shard in range(n_shards))
-        return
+    made = map(here.make, range(n_shards)) if workers == 1 else _made_by_workers(
+        documents, tokenizer_folder, folder, n_shards, workers
+    )
+    for shard, path in enumerate(made):
+        batch = read_shard(path)
+        if batch is None:
+            reporter.line(f"tokenize_corpus: {path.name} is damaged; set aside and made anew")
+            batch = read_shard(here.make_again(shard))
+            if batch is None:
+                raise StorageError(f"{path} does not read back as it was written.", "Use another disk, or check it.")
+        yield batch
+        stopping.check(f"tokenize_corpus after shard {shard + 1} of {n_shards}")
+
+
+def _made_by_workers(
+    documents: Path, tokenizer_folder: Path, folder: Path, n_shards: int, workers: int
+) -> Iterator[Path]:
     with ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), _set_up, (documents, tokenizer_folder, folder)
     ) as pool:
         waiting: deque[Future[Path]] = deque()
         try:
             for shard in range(n_shards):
-                waiting.append(pool.submit(_make, shard))
+                with stopping.kept_from_children():
+                    waiting.append(pool.submit(_make, shard))
                 if len(waiting) > 2 * workers:
-                    yield read_shard(waiting.popleft().result())
+                    yield _result(waiting.popleft())
             while waiting:
-                yield read_shard(waiting.popleft().result())
+                yield _result(waiting.popleft())
         except BrokenProcessPool as error:
             raise OutOfMemoryError(
                 "A worker process of tokenize_corpus was killed, most likely for lack of memory.",
@@ -112,6 +152,15 @@ def tokenize_shards(
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(future: Future[Path]) -> Path:
+    """Its result, unless a stop is asked for while it is being made."""
+    while True:
+        try:
+            return future.result(timeout=POLL_S)
+        except TimeoutError:
+            stopping.check("tokenize_corpus")
 
 
 _worker: ShardTokenizer

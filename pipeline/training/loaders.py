@@ -157,9 +157,13 @@ class ClassifierLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the current `epoch`."""
+        return self.batches(self.epoch)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `first` on."""
         offsets, ids = self._documents.offsets, self._documents.ids
         step = -1 if self._backwards else 1
-        for batch in self.document_order(self.epoch):
+        for batch in self.document_order(epoch)[first:]:
             indices = self._chosen[batch]
             rows = [ids[offsets[i] : offsets[i + 1]][::step] for i in indices]
             yield pad_documents(rows, self.seq_len), torch.from_numpy(self._labels[indices].astype(np.int64))

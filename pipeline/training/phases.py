@@ -1,85 +1,67 @@
-"""Training in phases on fastai's Learner; every finished phase is a checkpoint.
+"""Training in phases on fastai's Learner.
 
 A phase starts from nothing but the weights of the phase before it: optimizer, schedule, scaler and random state are
-its own, derived from the seed. So a run that restarts at a phase ends with the same weights as an unbroken one.
+its own, derived from the seed.
 """
 
 import contextlib
-import json
 import math
 import random
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fastai.callback.schedule  # noqa: F401  # gives Learner its fit_one_cycle
 import numpy as np
 import torch
 from fastai.callback.core import TrainEvalCallback
-from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
-from fastai.learner import Callback, CastToTensor, Metric, Recorder
-from fastai.text.learner import TextLearner
-from torch import nn
+from fastai.learner import Callback, CastToTensor
 
+from pipeline import stopping
 from pipeline.errors import DivergedError, UsageError
 from pipeline.progress import Reporter, format_duration
 from pipeline.settings import Phase, TrainingSettings
 from pipeline.training.device import Device
-from pipeline.training.history import Record, read_history, write_history
-from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
+from pipeline.training.divergence import GradientGuard
+from pipeline.training.history import Record
+from pipeline.training.learner import EpochRecorder, ResumableLearner
 from pipeline.training.precision import MixedPrecision
-
-Loader = LanguageModelLoader | ClassifierLoader
+from pipeline.training.resume import BestEpoch, Checkpointer
+from pipeline.training.task import Task
 
 
 @dataclass(frozen=True)
-class Task:
-    """What one training stage trains, and how its weights go to and from a folder."""
+class Trained:
+    """What came out of the training of all phases, beside the weights in the model."""
 
-    name: str
-    model: nn.Module
-    splitter: Callable[[nn.Module], Any]
-    loss: Any
-    train: Loader
-    valid: Loader
-    metrics: Sequence[Metric]
-    unit: str
-    """What is counted for the speed: tokens or documents."""
-    units: int
-    """Units of one epoch."""
-    summarize: Callable[[dict[str, float]], Record]
-    """Turns the metric values of an epoch into the figures of the history."""
-    save: Callable[[Path], None]
-    load: Callable[[Path], None]
-    after_epoch: Callable[[Record], None] = lambda record: None
-    callbacks: Sequence[Callback] = ()
+    history: list[Record]
+    precision: str
+    """What really ran: fp16, bf16 or fp32."""
+    skipped_steps: int
+    """Steps that were skipped for NaN or infinity."""
+    best: BestEpoch
 
 
 def train_phases(
     task: Task, settings: TrainingSettings, phases: Sequence[Phase], *, device: Device, seed: int, resume: Path,
-    reporter: Reporter,
-) -> tuple[list[Record], MixedPrecision]:
-    """Train all `phases`, going on after the last one that `resume` holds; the history and what precision really ran.
+    fingerprint: str, reporter: Reporter,
+) -> Trained:
+    """Train all `phases`, going on where the newest valid checkpoint in `resume` ends.
 
-    Raises DivergedError when the loss is no number any more, UsageError if a phase asks for more layer groups than
-    the model has.
+    Raises Stopped, with a checkpoint, if a stop was asked for; DivergedError when the loss is no number any more;
+    UsageError if a phase asks for more layer groups than the model has.
     """
-    precision = MixedPrecision(device)
-    learn = _learner(task, settings, device, precision)
-    history: list[Record] = []
+    precision, guard = MixedPrecision(device), GradientGuard(task.name, settings.clip, settings.max_skipped)
+    checkpointer = Checkpointer(task, settings, device, resume=resume, fingerprint=fingerprint, reporter=reporter)
+    learn = _learner(task, settings, device, [precision, guard, checkpointer])
+    start = checkpointer.find()
+    checkpointer.restore_counters(precision, guard)
     for i, phase in enumerate(phases):
-        checkpoint = resume / f"phase-{i}-{phase.name}"
-        if (checkpoint / "history.jsonl").exists():
-            history = read_history(checkpoint / "history.jsonl")
-            task.load(checkpoint)
-            precision.observed.add(device.dtype)  # checked before the checkpoint was written
-            precision.skipped_steps = history[-1]["skipped_steps"]
-            reporter.line(f"{task.name}: phase {phase.name} is done, taken from its checkpoint")
+        if i < start.phase or (i == start.phase and start.epoch == phase.epochs):
             continue
+        stopping.check(f"{task.name} before phase {phase.name}")
         groups = len(learn.splitter(learn.model))
         if phase.train_last is not None and phase.train_last > groups:
             raise UsageError(
@@ -93,10 +75,11 @@ def train_phases(
             learn.unfreeze()
         else:
             learn.freeze_to(-phase.train_last)
-        log = _PhaseLog(
-            task, phase, log_every=settings.log_every, total_epochs=sum(p.epochs for p in phases), history=history,
-            reporter=reporter,
-        )
+        if i == start.phase:
+            learn.first_epoch, learn.first_train_batch = start.epoch, start.train_batches
+            learn.first_valid_batch = start.valid_batches
+        checkpointer.phase = i
+        log = PhaseLog(task, phase, checkpointer, settings=settings, phases=phases, reporter=reporter)
         lr = phase.lr if phase.lr_lowest is None else slice(phase.lr_lowest, phase.lr)
         with log.bars, learn.no_logging(), device.kernels():
             learn.fit_one_cycle(
@@ -104,19 +87,16 @@ def train_phases(
             )
         if precision.effective != device.precision:
             raise RuntimeError(f"{device.precision} was asked for, the model put out {precision.observed}")
-        _save_checkpoint(checkpoint, task, history)
-    return history, precision
+    return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best)
 
 
-def _learner(task: Task, settings: TrainingSettings, device: Device, precision: MixedPrecision) -> TextLearner:
-    """A TextLearner with fastai's default callbacks but for its progress bar, which would fill batch logs."""
-    callbacks: list[Callback] = [TrainEvalCallback(), EpochRecorder(), CastToTensor(), precision, *task.callbacks]
-    if settings.clip is not None:
-        callbacks.append(GradientClip(settings.clip))
-    learn = TextLearner(
+def _learner(task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]) -> ResumableLearner:
+    """A learner with fastai's default callbacks but for its progress bar, which would fill batch logs."""
+    learn = ResumableLearner(
         DataLoaders(task.train, task.valid, device=device.device), task.model.to(device.device), loss_func=task.loss,
         splitter=task.splitter, alpha=settings.alpha, beta=settings.beta, moms=settings.moms, wd=settings.wd,
-        metrics=list(task.metrics), default_cbs=False, cbs=callbacks,
+        metrics=list(task.metrics), default_cbs=False,
+        cbs=[TrainEvalCallback(), EpochRecorder(), CastToTensor(), *callbacks, *task.callbacks],
     )
     learn.logger = None
     return learn
@@ -135,51 +115,37 @@ def seed_phase(seed: int, phase: int) -> None:
     torch.manual_seed(mixed)
 
 
-def _save_checkpoint(folder: Path, task: Task, history: Sequence[Record]) -> None:
-    """Write beside the final name, then rename: a checkpoint is complete or absent."""
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    task.save(temporary)
-    write_history(history, temporary)
-    temporary.rename(folder)
+class PhaseLog(Callback):
+    """Data order of each epoch, log lines or bar, history records, and the watch over the validation loss."""
 
-
-class EpochRecorder(Recorder):
-    """fastai's Recorder without the loss tensor of every step.
-
-    Small tensors that live long, between large ones that do not, cut the C library's heap to pieces: with
-    `keep_freed_memory` a run grew by 0.4 MB a step (measured), for as long as it lasted.
-    """
-
-    name = "recorder"
-
-    def after_batch(self) -> None:
-        """Record, then forget the step."""
-        super().after_batch()
-        self.losses.clear()
-
-
-class _PhaseLog(Callback):
-    """Data order of each epoch, log lines or bar, history records, and the watch for divergence."""
-
-    order = Recorder.order + 20
+    order = EpochRecorder.order + 20
+    name = "phase_log"
 
     def __init__(
-        self, task: Task, phase: Phase, *, log_every: int, total_epochs: int, history: list[Record], reporter: Reporter
+        self, task: Task, phase: Phase, checkpointer: Checkpointer, *, settings: TrainingSettings,
+        phases: Sequence[Phase], reporter: Reporter,
     ) -> None:
-        self.task, self.phase, self.log_every, self.history, self.reporter = task, phase, log_every, history, reporter
-        self.epochs_before, self.total_epochs = len(history), total_epochs
+        self.task, self.phase, self.checkpointer, self.reporter = task, phase, checkpointer, reporter
+        self.log_every = settings.log_every
+        self.epochs_before = sum(p.epochs for p in phases[: checkpointer.phase])
+        self.total_epochs = sum(p.epochs for p in phases)
         self.bars = contextlib.ExitStack()
         """Closes the bar of an epoch that was cut off."""
 
     def before_train(self) -> None:
         """Set the data order: a function of seed and of the epoch's number in the whole stage."""
         self.task.train.epoch = self.epochs_before + self.epoch
-        self.started = time.monotonic()
-        title = f"{self.task.name} {self.phase.name} {self.epoch + 1}/{self.phase.epochs}"
-        self.title, self.figures = title, ""
-        self.progress = self.bars.enter_context(self.reporter.task(title, len(self.task.train), "steps"))
+        self.started, self.first = time.monotonic(), self.learn.first_train_batch
+        self.seconds_before = self.checkpointer.train_s
+        self.seconds: float | None = None
+        self.title, self.figures = f"{self.task.name} {self.phase.name} {self.epoch + 1}/{self.phase.epochs}", ""
+        self.progress = self.bars.enter_context(self.reporter.task(self.title, len(self.task.train), "steps"))
+        self.progress.advance(self.first)
+
+    def train_seconds(self) -> float:
+        """Time spent on the training batches of this epoch, by this process and those before it."""
+        here = time.monotonic() - self.started if self.seconds is None else self.seconds
+        return self.seconds_before + here
 
     def after_batch(self) -> None:
         """Every `log_every` steps loss, learning rate, speed and time left: as a line, or beside the bar."""
@@ -196,70 +162,45 @@ class _PhaseLog(Callback):
 
     def _figures(self, step: int, steps: int) -> str:
         """Reads the loss from the device, which then has to wait: not for every step."""
-        self._check_finite(float(self.loss.detach()))
-        elapsed = time.monotonic() - self.started
+        per_step = (time.monotonic() - self.started) / (step - self.first)
         epochs_left = self.total_epochs - self.epochs_before - self.epoch - step / steps
         return (
-            f"loss {float(self.smooth_loss):.4f}, lr {self.opt.hypers[-1]['lr']:.2e}, "
-            f"{self.task.units * step / steps / elapsed:,.0f} {self.task.unit}/s, "
-            f"{format_duration(epochs_left * steps * elapsed / step)} left"
+            f"loss {float(self.recorder.smooth_loss.value):.4f}, lr {self.opt.hypers[-1]['lr']:.2e}, "
+            f"{self.task.units / steps / per_step:,.0f} {self.task.unit}/s, "
+            f"{format_duration(epochs_left * steps * per_step)} left"
         )
 
     def after_train(self) -> None:
         """Close the bar."""
-        self.train_s = time.monotonic() - self.started
+        self.seconds = time.monotonic() - self.started
         self.bars.close()
 
     def after_epoch(self) -> None:
         """Add the epoch's record to the history."""
         names, values = self.recorder.metric_names[1:], self.recorder.log[1:]
         figures = {name: float(value) for name, value in zip(names, values, strict=False) if name != "time"}
+        seconds = self.train_seconds()
         record: Record = {
             "phase": self.phase.name,
             "epoch": self.epochs_before + self.epoch + 1,
             "train_loss": figures.pop("train_loss"),
             **self.task.summarize(figures),
-            f"{self.task.unit}_per_s": round(self.task.units / self.train_s, 1),
-            "train_s": round(self.train_s, 3),
-            "skipped_steps": self.learn.mixed_precision.skipped_steps,
+            f"{self.task.unit}_per_s": round(self.task.units / seconds, 1),
+            "train_s": round(seconds, 3),
+            "skipped_steps": self.gradient_guard.skipped_steps,
         }
-        self._check_finite(record["valid_loss"])
-        self.history.append(record)
+        if not math.isfinite(record["valid_loss"]):
+            raise DivergedError(
+                f"{self.task.name}: the validation loss became {record['valid_loss']} in phase {self.phase.name}, "
+                f"epoch {self.epoch + 1}; the last good checkpoint is kept.",
+                f"Lower the phase's lr, or set {self.task.name}.clip, e.g. --set {self.task.name}.clip=0.25, "
+                "with --force.",
+            )
+        if self.task.keep_best:
+            self.checkpointer.best.offer(record)
+        self.checkpointer.history.append(record)
         shown = ", ".join(
             f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items()
             if isinstance(value, float) and not name.endswith("_s")
         )
-        self.reporter.line(f"{self.title}: epoch done in {format_duration(self.train_s)}, {shown}")
-        self.task.after_epoch(record)
-
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"{self.task.name}: the loss became {loss} in phase {self.phase.name}, epoch {self.epoch + 1}.",
-                f"Lower the phase's lr, or set {self.task.name}.clip, e.g. --set {self.task.name}.clip=0.25.",
-            )
-
-
-class BestEpoch:
-    """Keeps the weights of the epoch with the highest validation accuracy (the lower loss decides a tie)."""
-
-    def __init__(self, folder: Path, save: Callable[[Path], None]) -> None:
-        self._folder, self._save = folder, save
-
-    @property
-    def record(self) -> Record | None:
-        """The history record of the best epoch so far."""
-        path = self._folder / "record.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-    def offer(self, record: Record) -> None:
-        """Keep the current weights if `record` is better than what is kept."""
-        best = self.record
-        if best is None or (record["accuracy"], -record["valid_loss"]) > (best["accuracy"], -best["valid_loss"]):
-            temporary = self._folder.with_name(f"{self._folder.name}.tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            self._save(temporary)
-            (temporary / "record.json").write_text(json.dumps(record), encoding="utf-8")
-            shutil.rmtree(self._folder, ignore_errors=True)
-            temporary.rename(self._folder)
+        self.reporter.line(f"{self.title}: epoch done in {format_duration(seconds)}, {shown}")

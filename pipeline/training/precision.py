@@ -22,7 +22,6 @@ class MixedPrecision(Callback):
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.skipped_steps = 0
         self.observed: set[torch.dtype] = set()
         """Types of the model's output in training, before it is made float32 for the loss."""
 
@@ -60,7 +59,6 @@ class MixedPrecision(Callback):
         self._stepped = False
         self.scaler.step(self)  # calls self.step() only if all gradients are finite
         if not self._stepped:
-            self.skipped_steps += 1
             raise CancelStepException
 
     def after_step(self) -> None:

@@ -51,7 +51,7 @@ def test_training_says_what_really_ran(finished: Path) -> None:
         found = manifest(finished / "models/smoke" / name)
         assert found["precision"] == {"requested": "fp32", "effective": "fp32"}
         assert found["device"] == "cpu"
-        assert set(found["identity"]) == {"vocabulary", "tokenizer", "direction", "architecture"}
+        assert set(found["identity"]) == {"corpus", "vocabulary", "tokenizer", "direction", "architecture"}
 
 
 def test_nothing_runs_twice(finished: Path, arguments: list[str]) -> None:

@@ -74,11 +74,11 @@ class Project:
         words = sorted({word for row in self.rows for word in row["text"].split()})
         self.vocabulary = SPECIALS + words
         self.identity = {"tokenizer": "c" * 64, "vocabulary": artifacts.hash_json(self.vocabulary)}
-        self.seal_corpus(self.rows)
+        self.identity["corpus"] = self.seal_corpus(self.rows).fingerprint
         self.ids_manifest = self.seal_ids(self.rows)
         self.seal_classifier()
 
-    def seal_corpus(self, rows: Rows) -> None:
+    def seal_corpus(self, rows: Rows) -> Manifest:
         def files(folder: Path) -> None:
             pq.write_table(
                 pa.table({
@@ -93,7 +93,7 @@ class Project:
             (folder / "labels.json").write_text(json.dumps(LABELS), encoding="utf-8")
 
         counts = {"documents": 33, "duplicates": {"within": {"train": 16}, "across": {"train/test": 8}, "dropped": 0}}
-        seal(self.run.path("corpus"), "corpus", files, metrics=counts)
+        return seal(self.run.path("corpus"), "corpus", files, metrics=counts)
 
     def seal_ids(self, rows: Rows) -> Manifest:
         position = {token: number for number, token in enumerate(self.vocabulary)}
@@ -288,7 +288,8 @@ def test_nothing_to_score_is_refused(project: Project, labelled: bool) -> None:
 @pytest.mark.parametrize("name", ["tokenizer", "vocabulary"])
 def test_classifier_of_another_vocabulary_is_refused(project: Project, name: str) -> None:
     project.seal_classifier(**{name: "9" * 64})
-    expected = f"was trained with {name} {'9' * 12}, .* has {project.identity[name][:12]}.*pipeline train_classifier"
+    here = project.identity[name][:12]
+    expected = f"The {name} of .* \\({here}\\) is not that of .* \\({'9' * 12}\\)\\. Train a classifier on these ids: python"
     with pytest.raises(InputError, match=expected):
         project.evaluate()
 

@@ -162,7 +162,7 @@ def test_text_of_documents_cannot_become_markup() -> None:
     page = render(evaluation())
     assert r"what a \*film\* \| \<b\>bold\</b\>" in page
     assert escape("a\nb\x00c") == "a b c"
-    assert escape("[x](http://y) `z` &amp;") == r"\[x\](http://y) \`z\` \&amp;"
+    assert escape("[x](http://y) `z` &amp;") == r"\[x\](http\://y) \`z\` \&amp;"
 
 
 def test_excerpt_is_one_short_line() -> None:

@@ -20,7 +20,8 @@ from pipeline.settings import FinetuneLMSettings, Phase
 from pipeline.training.device import Device
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss
-from pipeline.training.phases import Task, seed_phase, train_phases
+from pipeline.training.phases import seed_phase, train_phases
+from pipeline.training.task import Task
 
 VOCABULARY_SIZE = 304
 
@@ -79,7 +80,7 @@ def test_thirty_steps_give_the_losses_of_language_model_learner(tmp_path: Path) 
     )
     train_phases(
         task, settings, settings.phases, device=Device(torch.device("cpu"), "fp32", "fp32"), seed=5,
-        resume=tmp_path / "resume", reporter=Reporter(),
+        resume=tmp_path / "resume", fingerprint="", reporter=Reporter(),
     )
     assert len(ours.values) == len(theirs.values) >= 30
     np.testing.assert_allclose(ours.values, theirs.values, rtol=0, atol=1e-4)

@@ -1,0 +1,70 @@
+"""The chain of custody: hashes that tie tokens, ids, language model and classifier together.
+
+A stage's inputs are compared by what their manifests say, before anything heavy is imported; every refusal names both
+sides and the command that mends it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from pipeline.artifact import Artifact
+from pipeline.errors import InputError
+
+Command = Callable[..., str]
+"""`Run.command`: the command line of a run with other arguments."""
+Key = Literal["tokenizer", "vocabulary"]
+
+_SAME: dict[str, tuple[tuple[str, str, tuple[Key, ...]], ...]] = {
+    "numericalize_corpus": (("tokens", "start_lm", ("tokenizer",)),),
+    "finetune_lm": (("ids", "start_lm", ("tokenizer", "vocabulary")),),
+    "train_classifier": (("ids", "lm", ("tokenizer", "vocabulary")),),
+    "evaluate_classifier": (("ids", "classifier", ("tokenizer", "vocabulary")),),
+}
+"""For each stage: two inputs and what they must share."""
+_MODELS = {"finetune_lm": "start_lm", "train_classifier": "lm", "evaluate_classifier": "classifier"}
+"""The input of each stage that reads in a direction."""
+
+
+def check_inputs(stage: str, inputs: Mapping[str, Artifact], direction: str, command: Command) -> None:
+    """InputError if two inputs of a stage do not belong together, or if one reads in another direction than the run."""
+    for one, other, keys in _SAME.get(stage, ()):
+        if one in inputs and other in inputs:
+            for key in keys:
+                _check_same(key, inputs[one], inputs[other], command)
+    if stage == "evaluate_classifier":
+        _check_text(inputs["corpus"], inputs["ids"], command)
+    model = inputs.get(_MODELS.get(stage, ""))
+    if model is not None and model.manifest.identity.get("direction") != direction:
+        found = model.manifest.identity.get("direction")
+        raise InputError(
+            f"{model.path} reads {found}, this run reads {direction}.",
+            f"Read in its direction: {command('run', '--run', 'NAME', '--set', f'run.direction={found}')}",
+        )
+
+
+def _check_same(key: Key, text: Artifact, model: Artifact, command: Command) -> None:
+    mine, theirs = text.manifest.identity.get(key), model.manifest.identity.get(key)
+    if mine != theirs:
+        start = f"inputs.start_lm={model.path}"
+        if model.manifest.slot == "lm":
+            mend = f"Make tokens and ids with its own: {command('run', '--run', 'NAME', '--set', start)}"
+        else:
+            train = command("run", "--run", "NAME", "--set", "inputs.classifier=none")
+            mend = f"Train a classifier on these ids: {train}"
+        raise InputError(
+            f"The {key} of {text.path} ({_short(mine)}) is not that of {model.path} ({_short(theirs)}).", mend
+        )
+
+
+def _check_text(corpus: Artifact, ids: Artifact, command: Command) -> None:
+    made_from = ids.manifest.identity.get("corpus")
+    if made_from != corpus.manifest.fingerprint:
+        raise InputError(
+            f"{ids.path} was made from corpus {_short(made_from)}, {corpus.path} is "
+            f"{_short(corpus.manifest.fingerprint)}.",
+            f"Make tokens and ids from this corpus: {command('run', '--run', 'NAME', '--set', 'inputs.ids=none')}",
+        )
+
+
+def _short(value: str | None) -> str:
+    return value[:12] if value else "none"

@@ -1,0 +1,55 @@
+"""Writing so that a kill or a power cut at any moment leaves the old or the new, never a half."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from pipeline.errors import StorageError
+
+SPARE_BYTES = 64 * 2**20
+"""Left free for everything else that writes to the same disk."""
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder's list of names to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder`, itself included."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def move_into_place(temporary: Path, final: Path) -> None:
+    """Rename a finished file or folder to its name on the same disk, and make the rename last."""
+    temporary.replace(final)
+    sync(final.parent)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a small file: complete under its name, or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    move_into_place(temporary, path)
+
+
+def require_space(folder: Path, size_bytes: int) -> None:
+    """StorageError if the disk of `folder` has no room for `size_bytes` more."""
+    free = shutil.disk_usage(folder).free
+    if free < size_bytes + SPARE_BYTES:
+        raise StorageError(
+            f"A checkpoint of {size_bytes / 1e6:,.0f} MB does not fit on the disk of {folder}: "
+            f"{free / 1e6:,.0f} MB are free, and {SPARE_BYTES / 1e6:,.0f} MB are left to others.",
+            "Free some space, then give the same command again; the earlier checkpoints are kept.",
+        )

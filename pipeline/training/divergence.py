@@ -1,0 +1,61 @@
+"""Gradients that are no numbers: the step is skipped and counted; too many in a row end the stage."""
+
+import torch
+from fastai.callback.core import CancelStepException
+from fastai.learner import Callback
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from pipeline.errors import DivergedError
+from pipeline.training.precision import MixedPrecision
+
+
+class GradientGuard(Callback):
+    """Clips the norm of the gradient and skips steps with NaN or infinity in loss or gradient.
+
+    Counts the steps that a gradient scaler skipped too.
+    """
+
+    order = MixedPrecision.order + 1  # after the gradients were unscaled
+    run_valid = False
+
+    def __init__(self, stage: str, clip: float | None, max_skipped: int) -> None:
+        self.stage, self.clip, self.max_skipped = stage, clip, max_skipped
+        self.skipped_steps = 0
+        """Steps skipped in the whole stage."""
+        self.in_a_row = 0
+        """Steps skipped since the last one that was done."""
+        self.loss_is_finite = True
+
+    def before_backward(self) -> None:
+        """A new step."""
+        self._skipped = False
+
+    def before_step(self) -> None:
+        """Skip the step if its loss or any gradient is not finite, else clip."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm(p.grad for p in parameters)
+        self.loss_is_finite, gradient_is_finite = torch.stack([self.loss.detach(), norm]).isfinite().tolist()
+        if not (self.loss_is_finite and gradient_is_finite):
+            raise CancelStepException
+        if self.clip is not None:
+            clip_grads_with_norm_(parameters, self.clip, norm)
+
+    def after_cancel_step(self) -> None:
+        """The step was skipped, here or by the scaler."""
+        self._skipped = True
+        self.loss_is_finite = bool(self.loss.detach().isfinite())
+
+    def after_step(self) -> None:
+        """Count; forget the hidden state of a batch whose loss was no number, which would spoil all that follow."""
+        self.in_a_row = self.in_a_row + 1 if self._skipped else 0
+        if not self._skipped:
+            return
+        self.skipped_steps += 1
+        if not self.loss_is_finite:
+            self.model.reset()
+        if self.in_a_row > self.max_skipped:
+            raise DivergedError(
+                f"{self.stage}: {self.in_a_row} steps in a row had no finite loss or gradient "
+                f"(epoch {self.epoch + 1}, step {self.iter + 1}); the last good checkpoint is kept.",
+                f"Lower the phase's lr, or set {self.stage}.clip, e.g. --set {self.stage}.clip=0.25, with --force.",
+            )

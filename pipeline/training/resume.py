@@ -1,0 +1,264 @@
+"""Exact resume of a training stage: what a checkpoint holds, when it is written, and how it is put back.
+
+A run that goes on from a checkpoint ends bit-equal to one that was never broken: weights, optimizer, scaler, schedule,
+random generators, hidden state, running metrics and history all go on where they were, and the data order is a
+function of seed and epoch.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastai.learner import Callback
+from fastcore.foundation import L
+from torch import Tensor, nn
+
+from pipeline import stopping
+from pipeline.artifact import CHECKPOINTS
+from pipeline.progress import Reporter
+from pipeline.settings import TrainingSettings
+from pipeline.training.checkpoints import CheckpointStore
+from pipeline.training.device import DTYPES, Device
+from pipeline.training.divergence import GradientGuard
+from pipeline.training.history import Record
+from pipeline.training.learner import EpochRecorder, ResumableLearner
+from pipeline.training.precision import MixedPrecision
+from pipeline.training.state import (
+    generator_states,
+    read_plain,
+    read_state,
+    restore_generators,
+    size_bytes,
+    write_state,
+)
+from pipeline.training.task import Task
+
+
+@dataclass(frozen=True)
+class Position:
+    """What comes next: epochs and batches that are done, counted from 0."""
+
+    phase: int = 0
+    epoch: int = 0
+    train_batches: int = 0
+    valid_batches: int = 0
+    steps: int = 0
+    """Training steps since the stage began."""
+    moment: int = 0
+    """Batches of training and validation and epochs since the stage began: the number of the checkpoint."""
+
+
+class BestEpoch:
+    """Keeps the weights of the epoch with the highest validation accuracy (the lower loss decides a tie)."""
+
+    def __init__(self, store: CheckpointStore, task: Task) -> None:
+        self._store, self._task = store, task
+        self.record: Record | None = None
+        """The history record of the best epoch so far."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights lie."""
+        assert self.record is not None, "no epoch was offered"
+        return self._store.path(self.record["epoch"])
+
+    def offer(self, record: Record) -> None:
+        """Keep the current weights if `record` is better than what is kept."""
+        best = self.record
+        if best is None or (record["accuracy"], -record["valid_loss"]) > (best["accuracy"], -best["valid_loss"]):
+            self._store.save(record["epoch"], self._task.save, _weight_bytes(self._task.model))
+            self.record = record
+
+    def why_unusable(self, checkpoint: Path) -> str | None:
+        """Why the best epoch that `checkpoint` knows of cannot be used."""
+        record = read_plain(checkpoint)["best"]
+        damage = None if record is None else self._store.damage(self._store.path(record["epoch"]))
+        return None if damage is None else f"of its best epoch, {damage}"
+
+
+class Checkpointer(Callback):
+    """Writes checkpoints in time, on request and at the end of each epoch, and puts the newest valid one back."""
+
+    order = EpochRecorder.order + 40  # when everything else has dealt with the batch or the epoch
+    learn: ResumableLearner
+
+    def __init__(
+        self, task: Task, settings: TrainingSettings, device: Device, *, resume: Path, fingerprint: str,
+        reporter: Reporter,
+    ) -> None:
+        self.task, self.settings, self.device, self.reporter = task, settings, device, reporter
+        keep = settings.keep_checkpoints
+        folder = resume / CHECKPOINTS
+        self.store = CheckpointStore(folder, fingerprint, keep=keep, reporter=reporter)
+        # Every kept checkpoint may know of another best epoch, and one more is made before its checkpoint.
+        best = CheckpointStore(folder, fingerprint, keep=keep + 1, reporter=reporter, prefix="best")
+        self.best = BestEpoch(best, task)
+        self.history: list[Record] = []
+        self.position = Position()
+        self.phase = 0
+        self.train_s = 0.0
+        """Time spent on the training batches of the current epoch, by this process and those before it."""
+        self._state: dict[str, Any] | None = None
+        self._steps = self._saved_steps = self._moment = 0
+        self._saved_at = time.monotonic()
+
+    def find(self) -> Position:
+        """Load the weights and history of the newest valid checkpoint, if there is one; where to go on."""
+        path = self.store.newest(self.best.why_unusable)
+        if path is None:
+            return self.position
+        self.task.load(path)
+        state = self._state = read_state(path)
+        self.position = Position(**state["position"])
+        self.history[:] = state["history"]
+        self.best.record = state["best"]
+        self.train_s = state["train_s"]
+        self._steps = self._saved_steps = self.position.steps
+        self._moment = self.position.moment
+        here = self._surroundings()
+        then = state["surroundings"]
+        differs = [f"{name} {then[name]}, now {here[name]}" for name in here if then[name] != here[name]]
+        self.reporter.line(
+            f"{self.task.name}: going on after step {self.position.steps:,} ({path.name})"
+            + (f"; last bits may differ from an unbroken run, since it had {', '.join(differs)}" if differs else "")
+        )
+        return self.position
+
+    def restore_counters(self, precision: MixedPrecision, guard: GradientGuard) -> None:
+        """What must be known even if no step is left to do."""
+        if self._state is not None:
+            precision.observed |= {DTYPES[name] for name in self._state["observed"]}
+            guard.skipped_steps = self._state["skipped_steps"]
+
+    def before_train(self) -> None:
+        """Put everything back that fastai has just set to its beginning."""
+        state = self._state
+        if state is None or state["optimizer"] is None:
+            self._state = None
+            return
+        device = self.device.device
+        self.opt.load_state_dict(_optimizer_state(state["optimizer"], device))
+        self.mixed_precision.scaler.load_state_dict(state["scaler"])
+        self.learn.pct_train, self.learn.train_iter = state["pct_train"], state["train_iter"]
+        _put_back(self.recorder.smooth_loss, state["smooth_loss"])
+        if state["hidden"] is not None and not self.position.valid_batches:
+            _restore_hidden(self.task.model, state["hidden"], device)
+        restore_generators(state["generators"])
+        if not self.position.valid_batches:
+            self._state = None
+
+    def before_validate(self) -> None:
+        """The same for a validation that was broken off."""
+        if self._state is not None:
+            for metric, values in zip(self.recorder._valid_mets, self._state["metrics"], strict=True):
+                _put_back(metric, values)
+            _restore_hidden(self.task.model, self._state["hidden"], self.device.device)
+            self._state = None
+
+    def after_batch(self) -> None:
+        """Save if it is time, or if a stop was asked for, which is then obeyed."""
+        self._steps += self.training
+        self._moment += 1
+        reason = stopping.asked()
+        if reason or self._due():
+            done = self.iter + 1
+            train, valid = (done, 0) if self.training else (len(self.dls.train), done)
+            self.train_s = self.phase_log.train_seconds()
+            self._save(Position(self.phase, self.epoch, train, valid, self._steps, self._moment))
+        if reason:
+            stopping.check(f"{self.task.name} after step {self._steps:,}")
+
+    def after_epoch(self) -> None:
+        """Save; the record of the epoch is in the history."""
+        self.train_s = 0.0
+        self._moment += 1
+        self._save(Position(self.phase, self.epoch + 1, 0, 0, self._steps, self._moment))
+
+    def _due(self) -> bool:
+        minutes = self.settings.checkpoint_minutes
+        if minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes:
+            return True
+        steps = self.settings.checkpoint_steps
+        return steps is not None and self.training and self._steps - self._saved_steps >= steps
+
+    def _save(self, position: Position) -> None:
+        guard = self.gradient_guard
+        if guard.in_a_row:  # something may be wrong with this very state
+            return
+        state = {
+            "position": asdict(position),
+            "history": self.history,
+            "best": self.best.record,
+            "train_s": self.train_s,
+            "skipped_steps": guard.skipped_steps,
+            "observed": [name for name, dtype in DTYPES.items() if dtype in self.mixed_precision.observed],
+            "surroundings": self._surroundings(),
+            **self._running(position),
+        }
+
+        def write(folder: Path) -> None:
+            self.task.save(folder)
+            write_state(state, folder)
+
+        self.store.save(position.moment, write, _weight_bytes(self.task.model) + size_bytes(state))
+        self._saved_steps, self._saved_at = self._steps, time.monotonic()
+
+    def _running(self, position: Position) -> dict[str, Any]:
+        """State that lives within a phase; the next phase begins with its own."""
+        if position.epoch == self.n_epoch:
+            return {"optimizer": None}
+        return {
+            "optimizer": {
+                "state": [dict(entry) for entry in self.opt.state_dict()["state"]],
+                "hypers": [{name: float(value) for name, value in h.items()} for h in self.opt.hypers],
+            },
+            "scaler": self.mixed_precision.scaler.state_dict(),
+            "generators": generator_states(),
+            "hidden": _hidden(self.task.model) if position.train_batches else None,
+            "smooth_loss": _numbers(self.recorder.smooth_loss),
+            "metrics": [_numbers(metric) for metric in self.recorder._valid_mets],
+            "pct_train": float(self.learn.pct_train),
+            "train_iter": self.learn.train_iter,
+        }
+
+    def _surroundings(self) -> dict[str, str]:
+        return {
+            "torch": torch.__version__, "device": str(self.device.device), "threads": str(torch.get_num_threads()),
+        }
+
+
+def _weight_bytes(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+def _numbers(metric: Any) -> dict[str, Any]:
+    """The running sums of a metric."""
+    return {name: value for name, value in vars(metric).items() if isinstance(value, int | float | Tensor)}
+
+
+def _put_back(metric: Any, values: dict[str, Any]) -> None:
+    vars(metric).update(values)
+
+
+def _hidden(model: nn.Module) -> dict[str, Any] | None:
+    """The hidden state that a language model carries from batch to batch; a classifier carries none."""
+    encoder = model[0]  # type: ignore[index]
+    return {"bs": encoder.bs, "layers": encoder.hidden} if hasattr(encoder, "hidden") else None
+
+
+def _restore_hidden(model: nn.Module, hidden: dict[str, Any] | None, device: torch.device) -> None:
+    if hidden is not None:
+        encoder = model[0]  # type: ignore[index]
+        encoder.bs = hidden["bs"]
+        encoder.hidden = [tuple(part.to(device) for part in layer) for layer in hidden["layers"]]
+
+
+def _optimizer_state(saved: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """`saved` in the form that fastai's optimizer takes, on the device of the weights."""
+    entries = [
+        {name: value.to(device) if isinstance(value, Tensor) else value for name, value in entry.items()}
+        for entry in saved["state"]
+    ]
+    return {"state": entries, "hypers": L(saved["hypers"])}

@@ -1,0 +1,38 @@
+"""What one training stage trains: everything that language model and classifier do not share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastai.learner import Callback, Metric
+from torch import nn
+
+from pipeline.training.history import Record
+from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
+
+Loader = LanguageModelLoader | ClassifierLoader
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one training stage trains, and how its weights go to and from a folder."""
+
+    name: str
+    model: nn.Module
+    splitter: Callable[[nn.Module], Any]
+    loss: Any
+    train: Loader
+    valid: Loader
+    metrics: Sequence[Metric]
+    unit: str
+    """What is counted for the speed: tokens or documents."""
+    units: int
+    """Units of one epoch."""
+    summarize: Callable[[dict[str, float]], Record]
+    """Turns the metric values of an epoch into the figures of the history."""
+    save: Callable[[Path], None]
+    load: Callable[[Path], None]
+    keep_best: bool = False
+    """Keep the weights of the epoch with the highest validation accuracy, too."""
+    callbacks: Sequence[Callback] = ()

@@ -1,0 +1,80 @@
+"""The chain of custody: what does not belong together is refused by name, before anything heavy is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import artifact as artifacts
+from pipeline.artifact import Artifact
+from pipeline.custody import check_inputs
+from pipeline.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+IDENTITY = {"corpus": "c" * 64, "tokenizer": "1" * 64, "vocabulary": "2" * 64, "direction": "fwd"}
+INPUTS = {
+    "numericalize_corpus": ("tokens", "start_lm"), "finetune_lm": ("ids", "start_lm"),
+    "train_classifier": ("ids", "lm"), "evaluate_classifier": ("corpus", "ids", "classifier"),
+}
+WRONG = [
+    ("numericalize_corpus", "start_lm", "tokenizer", "inputs.start_lm="),
+    ("finetune_lm", "start_lm", "tokenizer", "inputs.start_lm="),
+    ("finetune_lm", "start_lm", "vocabulary", "inputs.start_lm="),
+    ("train_classifier", "lm", "tokenizer", "inputs.start_lm="),
+    ("train_classifier", "lm", "vocabulary", "inputs.start_lm="),
+    ("evaluate_classifier", "classifier", "tokenizer", "inputs.classifier=none"),
+    ("evaluate_classifier", "classifier", "vocabulary", "inputs.classifier=none"),
+]
+
+
+def command(*arguments: str) -> str:
+    return " ".join(("python -m pipeline", *arguments))
+
+
+def artifact(slot: str, **identity: str) -> Artifact:
+    """An artifact of which only the manifest matters."""
+    manifest = artifacts.Manifest.model_construct(
+        slot="lm" if slot == "start_lm" else slot, fingerprint=IDENTITY["corpus"] if slot == "corpus" else slot * 9,
+        identity=IDENTITY | identity,
+    )
+    return Artifact(Path(f"here/{slot}"), manifest)
+
+
+def inputs(stage: str, **wrong: Artifact) -> dict[str, Artifact]:
+    return {slot: wrong.get(slot) or artifact(slot) for slot in INPUTS[stage]}
+
+
+@pytest.mark.parametrize("stage", INPUTS)
+def test_what_belongs_together_passes(stage: str) -> None:
+    check_inputs(stage, inputs(stage), "fwd", command)
+
+
+@pytest.mark.parametrize(("stage", "slot", "key", "mend"), WRONG)
+def test_a_mismatch_names_both_sides_and_the_command(stage: str, slot: str, key: str, mend: str) -> None:
+    text = next(name for name in INPUTS[stage] if name in ("tokens", "ids"))
+    with pytest.raises(InputError) as refused:
+        check_inputs(stage, inputs(stage, **{slot: artifact(slot, **{key: "9" * 64})}), "fwd", command)
+    what = f"The {key} of here/{text} ({IDENTITY[key][:12]}) is not that of here/{slot} ({'9' * 12})."
+    assert str(refused.value).startswith(what)
+    assert f"python -m pipeline run --run NAME --set {mend}" in refused.value.mend
+
+
+@pytest.mark.parametrize(("stage", "slot"), [
+    ("finetune_lm", "start_lm"), ("train_classifier", "lm"), ("evaluate_classifier", "classifier")
+])
+def test_another_direction_is_refused(stage: str, slot: str) -> None:
+    with pytest.raises(InputError, match=rf"here/{slot} reads bwd, this run reads fwd\..*--set run\.direction=bwd"):
+        check_inputs(stage, inputs(stage, **{slot: artifact(slot, direction="bwd")}), "fwd", command)
+
+
+def test_ids_of_another_text_are_refused() -> None:
+    wrong = inputs("evaluate_classifier", ids=artifact("ids", corpus="9" * 64))
+    with pytest.raises(InputError, match=r"here/ids was made from corpus 9{12}, here/corpus is c{12}\..*ids=none"):
+        check_inputs("evaluate_classifier", wrong, "fwd", command)
+
+
+def test_the_refusal_comes_before_anything_heavy_is_imported() -> None:
+    heavy = "import sys, pipeline.custody, pipeline.stage; print({'torch', 'fastai', 'spacy'} & set(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert output == "set()\n"
