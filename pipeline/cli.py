@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from pipeline import describe, runs, status, stopping
 from pipeline.errors import ExitCode, PipelineError, Stopped, UsageError
-from pipeline.progress import Reporter
+from pipeline.progress import Reporter, printable
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import STAGE_NAMES, STAGES, Stage, run_stages, select
 
@@ -26,9 +26,11 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
+            if any(argument.encode("utf-8", "ignore").decode() != argument for argument in sys.argv):
+                raise UsageError("An argument of this command is not UTF-8.", "Rename the file it names.")
             return super().invoke(ctx)
         except PipelineError as error:
-            typer.echo(error if isinstance(error, Stopped) else f"error: {error}", err=True)
+            typer.echo(printable(str(error) if isinstance(error, Stopped) else f"error: {error}"), err=True)
             raise typer.Exit(int(error.exit_code)) from error
         except KeyboardInterrupt as error:
             typer.echo("stopped", err=True)
@@ -168,7 +170,7 @@ def _carry_out(
 def _say_remembered(plan: runs.Plan) -> None:
     if plan.remembered:
         arguments = plan.command_line.command("run").removeprefix(f"{PROGRAM} run ")
-        typer.echo(f"run {plan.name} with the arguments of its last command: {arguments}", err=True)
+        typer.echo(printable(f"run {plan.name} with the arguments of its last command: {arguments}"), err=True)
 
 
 @app.command("status")
@@ -196,6 +198,42 @@ def show_status(  # noqa: PLR0917
         return
     _say_remembered(plan)
     status.print_table(plan, found, sys.stdout)
+
+
+@app.command("import-fastai")
+def import_fastai(  # noqa: PLR0917
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="wt103-fwd or wt103-bwd (downloaded), a .tgz, a folder, or a .pth.")
+    ],
+    vocabulary: Annotated[
+        str | None, typer.Argument(metavar="ITOS", help="The itos*.pkl that was saved with a .pth.")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="Write models/NAME/lm-fwd or lm-bwd. Default for a "
+                                 "downloaded model: wt103.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Write this folder instead.")] = None,
+    direction: Annotated[
+        str | None, typer.Option("--direction", metavar="fwd|bwd", help="Default: as the names of the files tell.")
+    ] = None,
+    language: Annotated[str, typer.Option("--language", help="spaCy code of the language it was trained on.")] = "en",
+    local_copy: Annotated[
+        str | None, typer.Option("--source", metavar="PATH", help="A copy of wt103-fwd.tgz or wt103-bwd.tgz to use "
+                                 "instead of a download.")
+    ] = None,
+    transductive: Annotated[
+        bool, typer.Option("--transductive", help="It has read the text it will be tested on; reports will say so.")
+    ] = False,
+    force: ForceOption = False,
+    home: HomeOption = Path(),
+) -> None:
+    """Turn a language model saved by fastai 1 or 2 into one that a run can start from; no code in its files is run."""
+    from pipeline import import_fastai as importing
+
+    request = importing.ImportRequest(source, vocabulary, local_copy, direction, language, transductive)
+    target = importing.target_folder(request, to, run, home)
+    lm = importing.import_fastai(request, target, Reporter(), home=home, force=force)
+    print(f"start from it: {importing.use_of(lm)}")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Progress for people and for log files: bars on a terminal, plain lines everywhere else."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -7,6 +8,15 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 PLAIN_LINE_EVERY_S = 10.0
+_UNFIT_FOR_TERMINALS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and marks that turn the reading direction written out, as in `\\x1b`: a file name
+    or label cannot act on a terminal."""
+    return _UNFIT_FOR_TERMINALS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class Task:
@@ -53,7 +63,7 @@ class Reporter:
 
     def line(self, text: str) -> None:
         """One plain line, flushed: a batch log must show it at once."""
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     @contextmanager
     def task(self, title: str, total: int | None, unit: str) -> Iterator[Task]:

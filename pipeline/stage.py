@@ -41,7 +41,7 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage(
         "prepare_corpus", (), "corpus", "Read documents from an archive, folder, table, text file or generator; split.",
-        run_settings=("seed",),
+        code_version=2, run_settings=("seed",),
     ),
     Stage("tokenize_corpus", ("corpus",), "tokens", "Split every document into word, subword or character tokens.",
           code_version=2, may_read=("start_lm",)),

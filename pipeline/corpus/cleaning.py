@@ -1,22 +1,35 @@
 """The cleaning policy, in one place. Every change is counted and reported.
 
 - A document that is empty, or blank (only white space), is dropped.
-- A byte order mark at the start is removed.
+- Byte order marks at the start are removed.
 - Invalid UTF-8 becomes U+FFFD, and so do NUL characters and lone surrogates.
 - CRLF and CR become LF.
-- A document of more than 1,000,000 characters is kept whole.
+- Other control characters (escape, form feed, C1, ...), text that spells a special token (xxbos, xxunk, ...), markup,
+  right-to-left and combining characters and joined emoji are text and stay as they are. Documents with one of the
+  first two are counted: terminals act on control characters, and fastai takes xxbos for its own.
+- A run of more than 1,000 characters without white space is kept and counted; the word and subword tokenizers cut it.
+- A document of more than 1,000,000 characters is kept whole; one of more than MAX_DOCUMENT_BYTES is refused.
 - Nothing is read as a missing value: "nan", "NULL" and "None" are text.
 - A label that is empty or blank means that the document is unlabelled text.
+- In a label, group or id, control characters and marks that turn the reading direction become U+FFFD: they are shown
+  to people, on terminals too.
 """
 
-import codecs
 import re
 from collections import Counter
 
 LONG_DOCUMENT_CHARS = 1_000_000
-COUNTED = ("empty", "blank", "bom", "invalid_utf8", "nul", "surrogates", "line_ends", "over_1m_characters")
-"""What is counted, in documents. The first two are dropped, the last one is kept as it is, the others are mended."""
+LONG_RUN_CHARS = 1_000
+_WINDOW = LONG_RUN_CHARS // 2
+COUNTED = (
+    "empty", "blank", "bom", "invalid_utf8", "nul", "surrogates", "line_ends", "control_characters", "special_tokens",
+    "long_runs", "over_1m_characters",
+)
+"""What is counted, in documents. The first two are dropped, the last four are kept as they are, the others mended."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SPECIAL_TOKEN = re.compile(r"\bxx(?:unk|pad|bos|eos|fld|rep|wrep|up|maj)\b")
+_UNFIT_FOR_NAMES = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def clean_text(raw: bytes | str, counts: Counter[str]) -> str | None:
@@ -24,7 +37,7 @@ def clean_text(raw: bytes | str, counts: Counter[str]) -> str | None:
     text = _decode(raw, counts)
     if text.startswith("\ufeff"):
         counts["bom"] += 1
-        text = text[1:]
+        text = text.lstrip("\ufeff")
     if not text:
         counts["empty"] += 1
         return None
@@ -37,21 +50,24 @@ def clean_text(raw: bytes | str, counts: Counter[str]) -> str | None:
     if "\r" in text:
         counts["line_ends"] += 1
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if _CONTROL.search(text):
+        counts["control_characters"] += 1
+    if "xx" in text and _SPECIAL_TOKEN.search(text):
+        counts["special_tokens"] += 1
+    if _has_long_run(text):
+        counts["long_runs"] += 1
     if len(text) > LONG_DOCUMENT_CHARS:
         counts["over_1m_characters"] += 1
     return text
 
 
 def clean_name(value: str) -> str:
-    """A label, group or document id without what cannot be stored, and without white space around it."""
-    return _SURROGATES.sub("\ufffd", value).replace("\0", "\ufffd").strip()
+    """A label, group or document id without white space around it and without what cannot be stored or shown."""
+    return _UNFIT_FOR_NAMES.sub("\ufffd", value.strip())
 
 
 def _decode(raw: bytes | str, counts: Counter[str]) -> str:
     if isinstance(raw, bytes):
-        if raw.startswith(codecs.BOM_UTF8):
-            counts["bom"] += 1
-            raw = raw.removeprefix(codecs.BOM_UTF8)
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -63,3 +79,10 @@ def _decode(raw: bytes | str, counts: Counter[str]) -> str:
         counts["surrogates"] += 1
         return _SURROGATES.sub("\ufffd", raw)
     return raw
+
+
+def _has_long_run(text: str) -> bool:
+    """True if more than LONG_RUN_CHARS characters follow each other without white space."""
+    # Such a run fills one of these windows, and splitting a window stops at its first word.
+    filled = any(len(text[at : at + _WINDOW].split(None, 1)) == 1 for at in range(0, len(text), _WINDOW))
+    return len(text) > LONG_RUN_CHARS and filled and max(map(len, text.split())) > LONG_RUN_CHARS

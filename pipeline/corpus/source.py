@@ -6,6 +6,7 @@
 import hashlib
 import os
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from pipeline.artifact import Manifest, hash_file, hash_json
@@ -51,7 +52,8 @@ def known_identity(settings: PrepareCorpusSettings, sealed_source: dict[str, Any
 
     A file that has the path, size and time stamp recorded in `sealed_source` is not hashed again. A folder is
     identified by the relative names, sizes and contents of its files, wherever it lies; one of more than 64 MB by
-    names, sizes and time stamps instead, so that a copy of it counts as another source. Hidden files do not count.
+    names, sizes and time stamps instead, so that a copy of it counts as another source. Hidden files, links, pipes and
+    devices do not count; readers refuse them. Raises InputError if the source is no file and no folder.
     """
     if settings.source is None:
         return None
@@ -62,6 +64,8 @@ def known_identity(settings: PrepareCorpusSettings, sealed_source: dict[str, Any
         stat = path.stat()
     except FileNotFoundError:
         return sealed_source["identity"] if sealed_source and _is_gone(settings, sealed_source) else None
+    if not S_ISREG(stat.st_mode):
+        raise InputError(f"{path} is neither a file nor a folder.", "Give the right path with --source.")
     here = {"path": str(path), "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     sealed = sealed_source or {}
     if all(sealed.get(key) == value for key, value in here.items()) and "sha256" in sealed["identity"]:
@@ -172,8 +176,8 @@ def _hash_tree(path: Path) -> str:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             file = Path(folder, name)
-            if not name.startswith(".") and file.is_file():
-                entries.append((file.relative_to(path).as_posix(), file, file.stat()))
+            if not name.startswith(".") and S_ISREG((stat := file.lstat()).st_mode):
+                entries.append((file.relative_to(path).as_posix(), file, stat))
     entries.sort()
     by_content = sum(stat.st_size for _, _, stat in entries) <= CONTENT_HASH_BYTES
     rows = [

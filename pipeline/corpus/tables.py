@@ -3,27 +3,32 @@
 import csv
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, AnyStr, Generic
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.corpus.documents import SPLIT_NAMES, RawDocument
+from pipeline.corpus.archive import MAX_RATIO, RATIO_FREE_BYTES
+from pipeline.corpus.documents import MAX_DOCUMENT_BYTES, SPLIT_NAMES, RawDocument
+from pipeline.corpus.parquet_pages import largest_pages
 from pipeline.errors import DataError, InputError
 from pipeline.settings import PrepareCorpusSettings
 
 Row = tuple[Any, ...]
 _PARQUET_BATCH_ROWS = 500
+_PARQUET_BATCH_BYTES = MAX_DOCUMENT_BYTES
+"""The most that the values of a batch can take, whatever the file repeats."""
+_SHOWN_COLUMNS = 20
 
 
 def read_table(path: Path, settings: PrepareCorpusSettings) -> Iterator[RawDocument]:
     """The rows of a .csv, .jsonl or .parquet file as documents; the columns are named in `settings`.
 
     The id is the row number, counted from 0, unless `id_column` is set. Raises InputError for a file that is not such
-    a table, DataError for a column it does not have and for an unknown split.
+    a table and for a document or row of more than MAX_DOCUMENT_BYTES, DataError for a column it does not have, for a
+    list or an object in place of text, and for an unknown split.
     """
     rows_of: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
         ".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows
@@ -39,6 +44,11 @@ def read_table(path: Path, settings: PrepareCorpusSettings) -> Iterator[RawDocum
     for number, values in enumerate(rows_of[suffix](path, list(columns.values()))):
         row = dict(zip(columns, values, strict=True))
         where = f"row {number} of {path}"
+        if any(isinstance(value, str | bytes) and len(value) > MAX_DOCUMENT_BYTES for value in values):
+            raise InputError(
+                f"{where} holds a text of more than {MAX_DOCUMENT_BYTES:,} bytes, the most a document may have.",
+                "Cut it into several documents.",
+            )
         yield RawDocument(
             doc_id=_required(row["id"], settings.id_column, where) if "id" in row else str(number),
             split=_split(row["split"], where) if "split" in row else "train",
@@ -49,13 +59,15 @@ def read_table(path: Path, settings: PrepareCorpusSettings) -> Iterator[RawDocum
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default refuses a document of 131,073 characters
+    csv.field_size_limit(MAX_DOCUMENT_BYTES)  # the default refuses a document of 131,073 characters
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream, strict=True)
+        lines = _Lines(stream, path)
+        reader = csv.reader(lines, strict=True)
         try:
             header = next(reader, [])
             places = [_place(header, column, path) for column in columns]
             for row in reader:
+                lines.row_ends()
                 if not row:
                     continue
                 if len(row) != len(header):
@@ -72,12 +84,14 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     first = True
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        lines = _Lines(stream, path)
+        for number, line in enumerate(lines, 1):
+            lines.row_ends()
             if not line.strip():
                 continue
             try:
                 value = json.loads(line.decode("utf-8-sig", "surrogateescape"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path} is not valid JSON in line {number}: {error}.") from error
             if not isinstance(value, dict):
                 raise DataError(f"{path} holds no JSON object in line {number}.", 'Expected {"text": ..., ...}.')
@@ -86,6 +100,34 @@ def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                     _place(list(value), column, path)
                 first = False
             yield tuple(_undo_escapes(value.get(column)) for column in columns)
+
+
+class _Lines(Generic[AnyStr]):
+    """The lines of a stream; a row, of however many lines, may not be longer than the longest document.
+
+    A missing quote or line end would otherwise take the whole file into memory.
+    """
+
+    def __init__(self, stream: IO[AnyStr], path: Path) -> None:
+        self._stream: IO[AnyStr] = stream
+        self._path = path
+        self._number = self._taken = 0
+
+    def row_ends(self) -> None:
+        """The lines given so far have become a row."""
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[AnyStr]:
+        while line := self._stream.readline(MAX_DOCUMENT_BYTES + 1):
+            self._number += 1
+            self._taken += len(line)
+            if self._taken > MAX_DOCUMENT_BYTES:
+                raise InputError(
+                    f"{self._path} has a row of more than {MAX_DOCUMENT_BYTES:,} characters that reaches line "
+                    f"{self._number}.",
+                    "Check its quotes and line ends, or cut the document into several.",
+                )
+            yield line
 
 
 def _undo_escapes(value: Any) -> Any:
@@ -106,22 +148,62 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         with pq.ParquetFile(path) as file:
             for column in columns:
                 _place(file.schema_arrow.names, column, path)
+                if pa.types.is_nested(file.schema_arrow.field(column).type):
+                    raise DataError(f"{path} holds lists or objects in column {column!r} where text is expected.")
             wanted = list(dict.fromkeys(columns))
-            for batch in file.iter_batches(_PARQUET_BATCH_ROWS, columns=wanted):
-                values = {name: batch.column(name).to_pylist() for name in wanted}
-                yield from zip(*(values[column] for column in columns), strict=True)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path} is truncated or not a Parquet file: {str(error).rstrip('.')}.") from error
+            leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+            read = 0
+            for group, largest in enumerate(largest_pages(path, [leaves.index(column) for column in wanted])):
+                # No value is larger than its page, so this many rows are never more than the budget.
+                n_rows = max(1, min(_PARQUET_BATCH_ROWS, _PARQUET_BATCH_BYTES // max(largest, 1)))
+                for batch in file.iter_batches(n_rows, row_groups=[group], columns=wanted):
+                    values = {name: _cells(batch.column(name)) for name in wanted}
+                    read += sum(len(cell) for cells in values.values() for cell in cells if isinstance(cell, bytes))
+                    _check_ratio(path, read)
+                    yield from zip(*(values[column] for column in columns), strict=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's errors have a number, Arrow's have none
+            raise
+        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} is truncated or not a Parquet file: {said}.", "Make it again, or give another --source."
+        ) from error
+
+
+def _check_ratio(path: Path, read: int) -> None:
+    """A file of few bytes may repeat a text without end."""
+    if read > RATIO_FREE_BYTES and read > MAX_RATIO * path.stat().st_size:
+        raise InputError(
+            f"{path} holds more than {MAX_RATIO} times its size in text: {read:,} bytes so far.",
+            "It looks like a decompression bomb. If it is yours, write it as .csv or .jsonl.",
+        )
+
+
+def _cells(column: Any) -> list[Any]:
+    """The values of a column. Text comes as bytes: a file may hold text that is not UTF-8, and cleaning counts it."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if any(is_text(column.type) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+        column = column.cast(pa.large_binary())
+    cells: list[Any] = column.to_pylist()
+    return cells
 
 
 def _place(header: Sequence[str], column: str, path: Path) -> int:
     if column not in header:
         raise DataError(
-            f"{path} has no column {column!r}; its columns are {', '.join(header) or 'none'}.",
+            f"{path} has no column {column!r}; its columns are {_shown(header)}.",
             "Name the right one with --set prepare_corpus.text_column=... (or label_column, split_column, id_column, "
             "group_column).",
         )
     return header.index(column)
+
+
+def _shown(header: Sequence[str]) -> str:
+    """Column names for a message: without control characters, and not too many."""
+    names = [name if name.isprintable() and len(name) <= 80 else repr(name[:80]) for name in header[:_SHOWN_COLUMNS]]
+    more = len(header) - len(names)
+    return (", ".join(names) or "none") + (f" and {more:,} more" if more else "")
 
 
 def _split(value: Any, where: str) -> str:
@@ -129,7 +211,7 @@ def _split(value: Any, where: str) -> str:
     split = SPLIT_NAMES.get(name.lower()) if name else None
     if split is None:
         raise DataError(
-            f"{where} has the unknown split {name or ''!r}.", "Splits are train, valid, test and unlabelled."
+            f"{where} has the unknown split {(name or '')[:80]!r}.", "Splits are train, valid, test and unlabelled."
         )
     return split
 

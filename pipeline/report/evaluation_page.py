@@ -22,9 +22,14 @@ def excerpt(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` as literal text inside a line of Markdown: no markup, HTML, table cell or control character."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return re.sub(r"([\\`*_{}\[\]<>|&~$#!])", r"\\\1", printable)
+    """`text` as literal text inside a line of Markdown: no markup, HTML, table cell, link or control character.
+
+    An address stays readable, but GitHub does not make it a link by itself.
+    """
+    printable = "".join(c if c.isprintable() else " " for c in text).strip()
+    literal = re.sub(r"([\\`*_{}\[\]<>|&~$#!])", r"\\\1", printable)
+    literal = re.sub(r"(?i)(?<=[a-z]):(?=//)|(?<=www)\.", r"\\\g<0>", literal)
+    return re.sub(r"^(?:(?=[-+=])|(\d+)(?=[.)]))", r"\1\\", literal)  # what makes lists and rules at a line's start
 
 
 def render(metrics: Metrics) -> str:

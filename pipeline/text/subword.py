@@ -1,5 +1,6 @@
 """The subword tokenizer: SentencePiece pieces of the text after the rules."""
 
+import hashlib
 import io
 import re
 from collections import Counter
@@ -37,6 +38,7 @@ N_THREADS = 8
 LOG_ERRORS_ONLY = 2
 _RESERVED = "\u2585"
 """SentencePiece's own stand-in for unknown characters; it leaves out every sentence that holds one."""
+_MEND = "Restore it from a copy, or run tokenize_corpus again with --force."
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class SubwordTokenizer:
 
     def describe(self) -> dict[str, Any]:
         """What tokenizer.json says beside kind and rules."""
-        return {"model": MODEL_FILE, "pieces": self.n_pieces}
+        return {"model": MODEL_FILE, "pieces": self.n_pieces, "sha256": hashlib.sha256(self._model).hexdigest()}
 
     def save_model(self, folder: Path) -> None:
         """Write the SentencePiece model."""
@@ -138,12 +140,25 @@ def train_subword(
     return SubwordTokenizer(written.getvalue(), rules), share
 
 
-def load_subword(folder: Path, rules: str) -> SubwordTokenizer:
-    """The tokenizer whose model lies in `folder`."""
+def load_subword(folder: Path, rules: str, sha256: str) -> SubwordTokenizer:
+    """The tokenizer whose model lies in `folder`; InputError if that is not the one with this SHA-256.
+
+    SentencePiece has no checksum of its own: with one bit changed, two models of three load and cut words otherwise.
+    """
+    path = folder / MODEL_FILE
     try:
-        return SubwordTokenizer((folder / MODEL_FILE).read_bytes(), rules)
-    except (FileNotFoundError, RuntimeError) as error:
-        raise InputError(f"{folder / MODEL_FILE} is missing or no SentencePiece model.") from error
+        model = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", _MEND) from error
+    found = hashlib.sha256(model).hexdigest()
+    if found != sha256:
+        raise InputError(
+            f"{path} is damaged or another model: SHA-256 {found[:12]}, tokenizer.json says {sha256[:12]!r}.", _MEND
+        )
+    try:
+        return SubwordTokenizer(model, rules)
+    except (RuntimeError, IndexError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no SentencePiece model: {str(error).splitlines()[0]}.", _MEND) from error
 
 
 def _counted(words: Counter[str]) -> Iterator[str]:

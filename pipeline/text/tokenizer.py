@@ -1,17 +1,22 @@
 """The one tokenizer that training, prediction and serving share: make, save and load it."""
 
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UsageError
 from pipeline.text.encoding import EncodedBatch
 from pipeline.text.rules import SPECIAL_TOKENS
 
 TOKENIZER_FILE = "tokenizer.json"
+_NEEDS = {"word": ("language",), "subword": ("sha256",)}
+"""What tokenizer.json must say of a kind, beside kind, rules and special tokens."""
+_LANGUAGE = re.compile("[a-z]{2,3}")
+_MEND = "Restore it from a copy, or run tokenize_corpus again with --force."
 
 
 class Tokenizer(Protocol):
@@ -59,23 +64,30 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         kind, rules = description["kind"], description["rules"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is missing or damaged: {type(error).__name__} {error}.") from error
+        asked = {name: str(description[name]) for name in _NEEDS.get(kind, ())}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is missing or damaged: {type(error).__name__} {error}.", _MEND) from error
     if rules not in ("fastai", "none") or description.get("special_tokens") != list(SPECIAL_TOKENS):
-        raise InputError(f"{path} names rules or special tokens this version does not have.")
+        raise InputError(f"{path} names rules or special tokens this version does not have.", _MEND)
     if kind == "word":
         from pipeline.text.word import WordTokenizer
 
+        if not _LANGUAGE.fullmatch(asked["language"]):
+            raise InputError(f"{path} names {asked['language'][:80]!r}, which is no language code.", _MEND)
         made_with, here = description.get("spacy", "?"), version("spacy")
         if made_with != here:
             warnings.warn(f"{path} was made with spaCy {made_with}; {here} may split words otherwise", stacklevel=2)
-        return WordTokenizer(description["language"], rules)
+        try:
+            return WordTokenizer(asked["language"], rules)
+        except UsageError as error:
+            raise InputError(f"{path} cannot be used: {error.what}", _MEND) from error
     if kind == "subword":
         from pipeline.text.subword import load_subword
 
-        return load_subword(folder, rules)
+        return load_subword(folder, rules, asked["sha256"])
     if kind == "char":
         from pipeline.text.char import CharTokenizer
 
         return CharTokenizer(rules)
-    raise InputError(f"{path} describes a tokenizer of kind {kind!r}, which this version does not have.")
+    shown = str(kind)[:80]
+    raise InputError(f"{path} describes a tokenizer of kind {shown!r}, which this version does not have.", _MEND)

@@ -84,7 +84,7 @@ def test_cleaning_is_counted(prepare: Any, tmp_path: Path, said: Any) -> None:
     assert len(found["5"]) == 10_000_000
     assert corpus.manifest.metrics["cleaned"] == {
         "empty": 0, "blank": 0, "bom": 1, "invalid_utf8": 1, "nul": 1, "surrogates": 1, "line_ends": 1,
-        "over_1m_characters": 1,
+        "control_characters": 0, "special_tokens": 0, "long_runs": 0, "over_1m_characters": 1,
     }
     assert "cleaned: bom 1, invalid_utf8 1, nul 1, surrogates 1, line_ends 1, over_1m_characters 1" in said.getvalue()
     assert "there is no test split" in said.getvalue()

@@ -238,7 +238,7 @@ def test_folder_identity_is_its_content(prepare: Any, tmp_path: Path) -> None:
 def test_folder_errors(prepare: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no split folders"):
         prepare(kind="folder", source=tmp_path)
-    with pytest.raises(DataError, match=r"Folder 'tran' names no split \(tran/good/0.txt\)"):
+    with pytest.raises(DataError, match=r"Folder 'tran' names no split \('tran/good/0.txt'\)"):
         prepare(kind="folder", source=folder_of(tmp_path / "typo", tran={"good": ["x"]}))
     with pytest.raises(DataError, match="lies deeper than split/label/file"):
         prepare(kind="folder", source=folder_of(tmp_path / "deep", train={"good/en": ["x"]}))
