@@ -23,7 +23,7 @@ LEVELS = (
     {"training"},
     {"inference"},
     {"report"},
-    {"stages", "runs"},
+    {"stages", "runs", "import_fastai"},
     {"status"},
     {"cli"},
     {"__main__"},
