@@ -131,6 +131,7 @@ class Checkpointer(Callback):
         if self._state is not None:
             precision.observed |= {DTYPES[name] for name in self._state["observed"]}
             guard.skipped_steps = self._state["skipped_steps"]
+            guard.in_a_row = self._state["skipped_in_a_row"]
 
     def before_train(self) -> None:
         """Put everything back that fastai has just set to its beginning."""
@@ -162,7 +163,8 @@ class Checkpointer(Callback):
         self._steps += self.training
         self._moment += 1
         reason = stopping.asked()
-        if reason or self._due():
+        # In a row of skipped steps the way back should lead to before them; a stop wants its place kept all the same.
+        if reason or (self._due() and not self.gradient_guard.in_a_row):
             done = self.iter + 1
             train, valid = (done, 0) if self.training else (len(self.dls.train), done)
             self.train_s = self.phase_log.train_seconds()
@@ -174,6 +176,8 @@ class Checkpointer(Callback):
         """Save; the record of the epoch is in the history."""
         self.train_s = 0.0
         self._moment += 1
+        if self.gradient_guard.in_a_row:
+            return
         self._save(Position(self.phase, self.epoch + 1, 0, 0, self._steps, self._moment))
 
     def _due(self) -> bool:
@@ -185,14 +189,13 @@ class Checkpointer(Callback):
 
     def _save(self, position: Position) -> None:
         guard = self.gradient_guard
-        if guard.in_a_row:  # something may be wrong with this very state
-            return
         state = {
             "position": asdict(position),
             "history": self.history,
             "best": self.best.record,
             "train_s": self.train_s,
             "skipped_steps": guard.skipped_steps,
+            "skipped_in_a_row": guard.in_a_row,
             "observed": [name for name, dtype in DTYPES.items() if dtype in self.mixed_precision.observed],
             "surroundings": self._surroundings(),
             **self._running(position),

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from fastai.learner import Callback
-from tiny_training import CLASSIFIER, LM, same, train
+from tiny_training import CLASSIFIER, LM, StopAt, same, train
 
-from pipeline.errors import DivergedError, ExitCode
+from pipeline import stopping
+from pipeline.errors import DivergedError, ExitCode, Stopped
 from pipeline.settings import TrainingSettings
 from pipeline.training.precision import MixedPrecision
 
@@ -97,3 +98,15 @@ def test_a_validation_loss_that_is_no_number_ends_the_stage(tmp_path: Path) -> N
         train(tmp_path, CLASSIFIER, (Spoil(),))
     kept: Any = list((tmp_path / "checkpoints").glob("best-*"))
     assert kept == []  # what is kept as the best is never one that gave no number
+
+
+def test_a_stop_in_a_row_of_skipped_steps_keeps_its_place(tmp_path: Path) -> None:
+    settings = LM.model_copy(update={"max_skipped": 4})
+    unbroken = train(tmp_path / "unbroken", settings, (Poison(4, 7),))
+    with pytest.raises(Stopped):
+        train(tmp_path / "stopped", settings, (Poison(4, 7), StopAt(5)))
+    stopping.forget()
+    again = train(tmp_path / "stopped", settings, (Poison(1, 2),))
+    assert "going on after step 5 " in again.log
+    assert same(again, unbroken)
+    assert again.trained.skipped_steps == 4
