@@ -64,7 +64,8 @@ def name_of(node: ast.expr) -> str:
 def test_imports_flow_one_way(path: Path) -> None:
     part = part_of(path)
     if part == "scripts":
-        assert parts_imported(path) == {"cli"} or path.name == "update_readme.py"  # not a door: it reads definitions
+        # Not doors: one reads definitions, the other breaks the pipeline from outside.
+        assert parts_imported(path) == {"cli"} or path.name in ("update_readme.py", "fault_harness.py")
         return
     assert part in LEVEL_OF, f"say in LEVELS where {part} stands"
     for other in parts_imported(path) - {part}:

@@ -65,6 +65,18 @@ class Child:
             time.sleep(POLL_S)
         return exit_code
 
+    def wait_for(self, text: str, timeout: float) -> None:
+        """Wait until `text` is in the output.
+
+        Raises:
+            TimeoutError: it is not there after `timeout` seconds, or the child ended without it.
+        """
+        deadline = time.monotonic() + timeout
+        while text not in self.output():
+            if self.poll() is not None or time.monotonic() >= deadline:
+                raise TimeoutError(f"process {self.pid} has not written {text!r}")
+            time.sleep(POLL_S)
+
     def kill(self, sig: int = signal.SIGKILL) -> None:
         """Send `sig` to the child alone; nothing happens if it has ended."""
         if self.poll() is None:

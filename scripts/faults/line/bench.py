@@ -12,11 +12,12 @@ from typing import Any
 
 from faults.warm import Child, Warm
 
-STAGES = {
-    "prepare_corpus": "data/smoke/corpus", "tokenize_corpus": "data/smoke/tokens",
-    "numericalize_corpus": "data/smoke/ids", "finetune_lm": "models/smoke/lm-fwd",
-    "train_classifier": "models/smoke/classifier-fwd", "evaluate_classifier": "models/smoke/evaluation",
+FOLDERS = {
+    "prepare_corpus": "data/{run}/corpus", "tokenize_corpus": "data/{run}/tokens",
+    "numericalize_corpus": "data/{run}/ids", "finetune_lm": "models/{run}/lm-fwd",
+    "train_classifier": "models/{run}/classifier-fwd", "evaluate_classifier": "models/{run}/evaluation",
 }
+STAGES = {stage: folder.format(run="smoke") for stage, folder in FOLDERS.items()}
 PRECISIONS = ("fp32", "bf16", "fp16")
 WORDS = {"good": ["warm", "witty", "moving", "clever", "superb"], "bad": ["dull", "clumsy", "tedious", "stale", "weak"]}
 NOUNS = ["plot", "cast", "music", "ending", "camera", "story"]
@@ -76,8 +77,7 @@ class Bench:
 
     def equals_unbroken(self, home: Path, precision: str) -> bool:
         """True if every artifact is byte for byte that of the unbroken run, but for what a clock says."""
-        expected = self.unbroken[precision].home
-        return all(content(home / folder) == content(expected / folder) for folder in STAGES.values())
+        return same_result(home, self.unbroken[precision].home, "smoke")
 
     def _run_unbroken(self, precision: str) -> Unbroken:
         home, saves = self.new_home(f"unbroken-{precision}"), self.folder / "saves.txt"
@@ -93,6 +93,12 @@ class Bench:
         if child.wait(0) != 0:
             raise RuntimeError(f"the undisturbed run failed:\n{child.output()}")
         return Unbroken(home, time.monotonic() - begin, started, int(saves.read_text(encoding="utf-8")))
+
+
+def same_result(one: Path, other: Path, run: str) -> bool:
+    """True if all artifacts of a run are the same in two homes, but for what a clock says."""
+    folders = [folder.format(run=run) for folder in FOLDERS.values()]
+    return all(content(one / folder) == content(other / folder) for folder in folders)
 
 
 def content(folder: Path) -> dict[str, Any]:

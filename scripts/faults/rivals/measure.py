@@ -29,6 +29,7 @@ import signal
 import statistics
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,7 @@ def tell(bench: Bench, fault: str, what: str, outcome: Outcome) -> None:
     print(f"{bench.rival.system}: {fault}: {what}{note}", flush=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure every rival that is installed; with --json the last line is a JSON list of one object each."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
@@ -202,7 +203,7 @@ def main() -> None:
     parser.add_argument("--only", choices=[rival.package for rival in RIVALS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     os.environ.update(ENVIRONMENT)
     results = []
     for rival in RIVALS:
@@ -216,6 +217,7 @@ def main() -> None:
             rng = random.Random(f"{args.seed} {rival.system}")
             results.append(measure(bench, args.kills, args.corruptions, args.signals, rng))
     print(json.dumps(results) if args.json else json.dumps(results, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
