@@ -4,34 +4,21 @@ A stage works in a hidden sibling of its output folder. Sealing hashes every fil
 syncs to disk and renames the sibling onto the final name. A folder without a valid manifest is not an artifact.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import platform
 import shutil
-import socket
-import subprocess
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import InputError, LockedError
-from pipeline.storage import sync, write_durably
+from pipeline.attempt import RESUME, partial_path
+from pipeline.errors import InputError
+from pipeline.storage import sync
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-RESUME = "resume"
-"""Folder of the work folder that only an interrupted stage needs."""
-ATTEMPT = "attempt.json"
-CHECKPOINTS = "checkpoints"
-"""File and folder of the resume folder: what the attempt was asked for, and how far its training has come."""
-RECORDED_PACKAGES = ("fastai", "numpy", "pyarrow", "safetensors", "scikit-learn", "sentencepiece", "spacy", "torch")
 
 
 class FileRecord(BaseModel):
@@ -66,7 +53,10 @@ class Manifest(BaseModel):
     settings: dict[str, dict[str, Any]]
     inputs: dict[str, InputRecord]
     source: dict[str, Any] | None
-    """The outside data that was read (kind, sha256, size, published address); only a corpus has one."""
+    """The outside data that was read (kind, sha256, size, published address).
+
+    Only a corpus and an imported lm have one.
+    """
     identity: dict[str, str]
     """Hashes that tie artifacts together: vocabulary, tokenizer, direction, architecture."""
     files: dict[str, FileRecord]
@@ -191,48 +181,8 @@ def verify_files(artifact: Artifact) -> None:
             )
 
 
-def partial_path(target: Path) -> Path:
-    """Where the unfinished artifact of `target` is made."""
-    return target.with_name(f".{target.name}.partial")
-
-
 def _replaced_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.replaced")
-
-
-@contextlib.contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Hold the only right to write `target`; LockedError names host, pid and job of who holds it.
-
-    The lock is the kernel's, so it ends with its process however that ends: a killed job leaves none behind.
-    """
-    from filelock import FileLock, Timeout
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock_path = target.with_name(f".{target.name}.lock")
-    owner_path = target.with_name(f".{target.name}.owner.json")
-    try:
-        with FileLock(lock_path, timeout=0):
-            owner_path.write_text(json.dumps(owner()), encoding="utf-8")
-            try:
-                yield
-            finally:
-                owner_path.unlink(missing_ok=True)
-    except Timeout:
-        try:
-            holder = json.loads(owner_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            holder = {}
-        job = f", job {holder['job_id']}" if holder.get("job_id") else ""
-        raise LockedError(
-            f"{target} is being written by process {holder.get('pid', '?')} on host {holder.get('host', '?')}{job}.",
-            "Wait for it, or choose another --run.",
-        ) from None
-
-
-def owner() -> dict[str, Any]:
-    """Who we are, for lock files and manifests."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "job_id": os.environ.get("SLURM_JOB_ID")}
 
 
 def recover(target: Path) -> None:
@@ -245,52 +195,6 @@ def recover(target: Path) -> None:
             replaced.rename(target)
     if (target / RESUME).exists():
         shutil.rmtree(target / RESUME)
-
-
-class Attempt(BaseModel):
-    """What an unfinished stage was asked for, as far as its fingerprint knows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    fingerprint: str
-    code_version: int = 0
-    settings: dict[str, dict[str, Any]] = {}
-    inputs: dict[str, str] = {}
-    """Fingerprints."""
-    checkpoints: int = 0
-    """How many checkpoints lie in its work folder."""
-
-
-def open_partial(
-    target: Path, fingerprint: str, *, code_version: int = 0, settings: dict[str, dict[str, Any]] | None = None,
-    inputs: Mapping[str, Artifact] | None = None,
-) -> tuple[Path, bool]:
-    """The work folder of `target` and whether it holds an earlier attempt with the same fingerprint.
-
-    An attempt with another fingerprint is removed: its pieces do not belong to this artifact.
-    """
-    partial, earlier = partial_path(target), unfinished(target)
-    if earlier is not None and earlier.fingerprint == fingerprint:
-        return partial, True
-    if partial.exists():
-        shutil.rmtree(partial)
-    (partial / RESUME).mkdir(parents=True)
-    attempt = Attempt(
-        fingerprint=fingerprint, code_version=code_version, settings=settings or {},
-        inputs={slot: artifact.manifest.fingerprint for slot, artifact in (inputs or {}).items()},
-    )
-    write_durably(partial / RESUME / ATTEMPT, attempt.model_dump_json(indent=2, exclude={"checkpoints"}) + "\n")
-    return partial, False
-
-
-def unfinished(target: Path) -> Attempt | None:
-    """The unfinished attempt at `target`, if there is one that can be read."""
-    resume = partial_path(target) / RESUME
-    try:
-        attempt = Attempt.model_validate_json((resume / ATTEMPT).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError):
-        return None
-    return attempt.model_copy(update={"checkpoints": len(list((resume / CHECKPOINTS).glob("checkpoint-*")))})
 
 
 def seal(target: Path, manifest: Manifest) -> Artifact:
@@ -321,36 +225,3 @@ def seal(target: Path, manifest: Manifest) -> Artifact:
     sync(target.parent)
     recover(target)
     return Artifact(target, manifest)
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages whose behaviour shapes an artifact; reads metadata, imports nothing."""
-    from pipeline import __version__
-
-    versions = {"pipeline": __version__, "python": platform.python_version()}
-    for package in RECORDED_PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions
-
-
-def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the checkout this program runs from and whether it was edited; (None, None) outside a checkout."""
-    folder = Path(__file__).parent.parent
-
-    def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *args], capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != folder.resolve():
-            return None, None
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None

@@ -3,6 +3,7 @@
 Nothing here imports torch, fastai, spaCy, pyarrow or scikit-learn: `--help` and `status` answer at once.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,11 +31,19 @@ class Commands(TyperGroup):
                 raise UsageError("An argument of this command is not UTF-8.", "Rename the file it names.")
             return super().invoke(ctx)
         except PipelineError as error:
-            typer.echo(printable(str(error) if isinstance(error, Stopped) else f"error: {error}"), err=True)
+            _tell(printable(str(error) if isinstance(error, Stopped) else f"error: {error}"))
             raise typer.Exit(int(error.exit_code)) from error
         except KeyboardInterrupt as error:
-            typer.echo("stopped", err=True)
+            _tell("stopped")
             raise typer.Exit(int(ExitCode.STOPPED)) from error
+
+
+def _tell(text: str) -> None:
+    """A last line; where even the log cannot be written any more, the exit code still tells."""
+    try:
+        typer.echo(text, err=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class StageCommand(TyperCommand):
@@ -198,6 +207,51 @@ def show_status(  # noqa: PLR0917
         return
     _say_remembered(plan)
     status.print_table(plan, found, sys.stdout)
+
+
+@app.command()
+def predict(  # noqa: PLR0917
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts. Default: --input, or one text a line from "
+                                         "standard input.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", metavar="FILE", help="A .txt (one text a line), .csv, .jsonl or .parquet.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="A .jsonl, .csv or .parquet to write. Default: JSON "
+                                  "lines to standard output.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed classifier, or the run that has one.")
+    ] = "sample",
+    id_column: Annotated[
+        str | None, typer.Option("--id-column", metavar="NAME", help="Default: id if there is one, else row numbers.")
+    ] = None,
+    text_column: Annotated[str, typer.Option("--text-column", metavar="NAME")] = "text",
+    bs: Annotated[int, typer.Option("--bs", min=1, help="Documents per batch.")] = 64,
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="auto|fp16|bf16|fp32", help="auto: fp16 on CUDA, bf16 on a CPU that "
+                          "has it, else fp32.")
+    ] = "auto",
+    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]")] = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the output; discard an unfinished one of another input or model.")
+    ] = False,
+    stop_after: StopAfterOption = None,
+    home: HomeOption = Path(),
+) -> None:
+    """Predict the class of texts with a sealed classifier: label and probabilities, in the order of the input."""
+    from pipeline.inference import predict as predicting
+
+    reporter = Reporter()
+    request = predicting.PredictRequest(
+        model, tuple(texts or ()), source, output, id_column, text_column, bs, precision, device, force, home
+    )
+    stopping.forget()
+    stopping.stop_after(stop_after)
+    with stopping.signals_ask(reporter):
+        predicting.predict(request, reporter, sys.stdin.buffer, sys.stdout.buffer)
 
 
 @app.command("import-fastai")

@@ -6,18 +6,18 @@ torch and spaCy are imported only when there is something to convert.
 
 import shlex
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifact as artifacts
-from pipeline import machine
-from pipeline.artifact import Artifact, Manifest
+from pipeline import making
+from pipeline.artifact import Artifact, Manifest, hash_file, hash_folder, hash_json
+from pipeline.attempt import RESUME, partial_path, unfinished
 from pipeline.errors import InputError, PipelineError, UsageError
+from pipeline.making import Order, StageOutcome
 from pipeline.model import fastai_files
 from pipeline.model.fastai_files import PUBLISHED, SavedModel
-from pipeline.progress import Reporter, format_duration
+from pipeline.progress import Reporter
 
 STAGE = "import_fastai"
 """What the manifest names as the maker."""
@@ -120,17 +120,8 @@ def import_fastai(
     """
     _check(request)
     direction = direction_of(request)
-    try:
-        with artifacts.locked(target):
-            artifacts.recover(target)
-            return _import_locked(request, direction, target, reporter, home=home, force=force)
-    except PipelineError:
-        raise
-    except Exception as error:
-        expected = machine.limit_behind(error, STAGE)
-        if expected is None:
-            raise
-        raise expected from error
+    with making.held(target, STAGE):
+        return _import_locked(request, direction, target, reporter, home=home, force=force)
 
 
 def _check(request: ImportRequest) -> None:
@@ -148,45 +139,38 @@ def _check(request: ImportRequest) -> None:
 def _import_locked(
     request: ImportRequest, direction: str, target: Path, reporter: Reporter, *, home: Path, force: bool
 ) -> Artifact:
-    try:
-        manifest = artifacts.read_manifest(target)
-    except InputError:
-        if not force:
-            raise
-        manifest = None
-    source = _locate(request, manifest, home, reporter)
+    before = making.manifest_before(target, force)
+    source = _locate(request, before, home, reporter)
     settings = request.settings(direction)
-    fingerprint = artifacts.hash_json(
+    fingerprint = hash_json(
         {"stage": STAGE, "code_version": CODE_VERSION, "settings": settings, "source": source.identity}
     )
-    if manifest is not None:
-        if manifest.fingerprint == fingerprint:
-            found = Artifact(target, manifest)
-            try:
-                artifacts.verify_files(found)
-            except InputError:
-                if not force:
-                    raise
-            else:
-                reporter.line(f"{STAGE}: nothing changed ({target})")
-                return found
-        elif not force:
-            raise InputError(
-                f"{target} was made from something else: {_difference(manifest, settings)}.",
-                "Replace it with --force, or choose another --run or --to.",
-            )
-    attempt = artifacts.unfinished(target)
+    order = Order(
+        target=target, slot=SLOT, stage=STAGE, code_version=CODE_VERSION, fingerprint=fingerprint,
+        settings={STAGE: settings}, source={"identity": source.identity, **source.record},
+    )
+    found = making.unchanged(order, before, reporter, force)
+    if found is not None:
+        return found
+    if before is not None and before.fingerprint != fingerprint and not force:
+        raise InputError(
+            f"{target} was made from something else: {_difference(before, settings)}.",
+            "Replace it with --force, or choose another --run or --to.",
+        )
+    attempt = unfinished(target)
     if attempt is not None and attempt.checkpoints and not force:
         raise InputError(
             f"{target} has an unfinished training with {attempt.checkpoints} checkpoints.",
             "Discard it with --force, or choose another --run or --to.",
         )
-    if source.model is None:
+    model = source.model
+    if model is None:
         raise InputError(f"{source.record['paths'][0]} is gone.", "Give the path of a copy.")
+    shutil.rmtree(partial_path(target), ignore_errors=True)  # an import always starts over
     try:
-        return _convert(source, settings, target, fingerprint, reporter)
+        return making.make(order, lambda work, _: _convert(model, settings, work, reporter), reporter)
     except PipelineError:
-        shutil.rmtree(artifacts.partial_path(target), ignore_errors=True)  # what was refused is not kept
+        shutil.rmtree(partial_path(target), ignore_errors=True)  # what was refused is not kept
         raise
 
 
@@ -199,14 +183,17 @@ def _locate(request: ImportRequest, sealed: Manifest | None, home: Path, reporte
     if name is not None and request.local_copy is None:
         if known.get("published") == name:
             return _Source(None, known["identity"], known)
-        path = fastai_files.fetch(name, home / "data" / "downloads", reporter).absolute()
+        from pipeline.download import fetch
+
+        path, _ = fetch([PUBLISHED[name]], home / "data" / "downloads", reporter)
+        path = path.absolute()
         paths = [str(path)]
     elif paths == known.get("paths") and not all(Path(p).exists() for p in paths):
         return _Source(None, known["identity"], known)
     elif name is not None:
         fastai_files.check_published(name, path)
     model = fastai_files.locate(path, vocabulary)
-    files = [{"sha256": artifacts.hash_file(p), "size_bytes": p.stat().st_size} for p in model.paths]
+    files = [{"sha256": hash_file(p), "size_bytes": p.stat().st_size} for p in model.paths]
     record = {"published": name, "paths": paths, "url": PUBLISHED[name].url if name else None}
     return _Source(model, {"kind": "fastai", "files": files}, record)
 
@@ -221,7 +208,8 @@ def _difference(manifest: Manifest, settings: dict[str, Any]) -> str:
     return "; ".join(changed) or "its files differ"
 
 
-def _convert(source: _Source, settings: dict[str, Any], target: Path, fingerprint: str, reporter: Reporter) -> Artifact:
+def _convert(saved: SavedModel, settings: dict[str, Any], work: Path, reporter: Reporter) -> StageOutcome:
+    """Write the artifact's files into `work`."""
     from pipeline.model.fastai_weights import convert, read_weights
     from pipeline.model.pickled_strings import read_string_list
     from pipeline.model.weights import save_tensors
@@ -229,14 +217,8 @@ def _convert(source: _Source, settings: dict[str, Any], target: Path, fingerprin
     from pipeline.text.vocabulary import write_vocabulary
     from pipeline.text.word import WordTokenizer
 
-    assert source.model is not None
-    work, _ = artifacts.open_partial(target, fingerprint)
-    reporter.line(f"{STAGE}: starting ({target})")
-    started = time.monotonic()
-    machine.reset_peak_memory()
-    weights, vocabulary = fastai_files.unpack(source.model, work / artifacts.RESUME, settings["direction"])
-    where = source.model.paths[0]
-    model = convert(read_weights(weights), read_string_list(vocabulary), where)
+    weights, vocabulary = fastai_files.unpack(saved, work / RESUME, settings["direction"])
+    model = convert(read_weights(weights), read_string_list(vocabulary), saved.paths[0])
     save_tensors(model.encoder, work / "encoder.safetensors")
     save_tensors(model.decoder, work / "decoder.safetensors")
     model.architecture.save(work / "architecture.json")
@@ -250,26 +232,13 @@ def _convert(source: _Source, settings: dict[str, Any], target: Path, fingerprin
         **model.record,
     }
     _say(model.architecture, metrics, reporter)
-    commit, dirty = artifacts.git_state()
-    owner, wall_s = artifacts.owner(), time.monotonic() - started
-    sealed = artifacts.seal(
-        target,
-        Manifest(
-            slot=SLOT, stage=STAGE, code_version=CODE_VERSION, fingerprint=fingerprint, settings={STAGE: settings},
-            inputs={}, source={"identity": source.identity, **source.record},
-            identity={
-                "tokenizer": artifacts.hash_folder(work / "tokenizer"),
-                "vocabulary": artifacts.hash_json(model.vocabulary),
-                "direction": settings["direction"],
-                "architecture": model.architecture.hash(),
-            },
-            files={}, versions=artifacts.installed_versions(), git_commit=commit, git_dirty=dirty, host=owner["host"],
-            job_id=owner["job_id"], device=None, precision=None, created=artifacts.now(), wall_s=round(wall_s, 3),
-            peak_memory_mb=round(machine.peak_memory_mb(), 1), metrics=metrics,
-        ),
-    )
-    reporter.line(f"{STAGE}: sealed in {format_duration(wall_s)} ({target})")
-    return sealed
+    identity = {
+        "tokenizer": hash_folder(work / "tokenizer"),
+        "vocabulary": hash_json(model.vocabulary),
+        "direction": settings["direction"],
+        "architecture": model.architecture.hash(),
+    }
+    return StageOutcome(metrics, identity)
 
 
 def _say(architecture: Any, metrics: dict[str, Any], reporter: Reporter) -> None:

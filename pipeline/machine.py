@@ -23,9 +23,10 @@ def limit_behind(error: Exception, stage: str, smaller: str = "") -> PipelineErr
     `smaller` is the command that would ask for less memory.
     """
     number, filename, text = getattr(error, "errno", None), getattr(error, "filename", None), str(error)
-    if number in _STORAGE or any(full in text for full in _FULL) or _SHORT_WRITE.search(text):
+    told = next((full for full in _FULL if full in text), None)
+    if number in _STORAGE or told or _SHORT_WRITE.search(text):
         where = f" ({filename})" if filename else ""
-        reason = os.strerror(number) if isinstance(number, int) else text
+        reason = os.strerror(number) if isinstance(number, int) else told or f"the disk is full ({text})"
         return StorageError(
             f"{stage} could not read or write{where}: {reason}.",
             "Free some space or mend the permissions, then give the same command again; finished stages are kept.",

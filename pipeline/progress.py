@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -62,8 +62,9 @@ class Reporter:
         return self._stream.isatty()
 
     def line(self, text: str) -> None:
-        """One plain line, flushed: a batch log must show it at once."""
-        print(printable(text), file=self._stream, flush=True)
+        """One plain line, flushed: a batch log must show it at once. A log that cannot be written stops no work."""
+        with suppress(OSError):
+            print(printable(text), file=self._stream, flush=True)
 
     @contextmanager
     def task(self, title: str, total: int | None, unit: str) -> Iterator[Task]:

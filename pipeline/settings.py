@@ -230,6 +230,12 @@ class TrainClassifierSettings(TrainingSettings):
         "Cycles in order; the default is gradual unfreezing as published (ULMFiT sec. 3.3).", min_length=1,
     )
 
+    @model_validator(mode="after")
+    def _pools_a_chunk(self) -> "TrainClassifierSettings":
+        if self.max_len < self.seq_len:
+            raise ValueError(f"max_len is {self.max_len}, less than one chunk of seq_len {self.seq_len}")
+        return self
+
 
 class EvaluateClassifierSettings(Section):
     """How the test split is scored."""

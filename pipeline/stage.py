@@ -8,17 +8,18 @@ import importlib
 import json
 import os
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline import artifact as artifacts
-from pipeline import custody, machine, stopping
-from pipeline.artifact import Artifact, Attempt, InputRecord, Manifest
-from pipeline.errors import InputError, PipelineError, UsageError
-from pipeline.progress import Reporter, format_duration
+from pipeline import custody, making, stopping
+from pipeline.artifact import Artifact, InputRecord, Manifest
+from pipeline.attempt import RESUME, Attempt, unfinished
+from pipeline.errors import InputError, UsageError
+from pipeline.making import Order, StageOutcome
+from pipeline.progress import Reporter
 from pipeline.recipe import Recipe
 from pipeline.settings import Section
 
@@ -52,7 +53,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("train_classifier", ("ids", "lm"), "classifier", "Train the classifier on the language model's encoder.",
           run_settings=("seed", "direction", "precision")),
     Stage("evaluate_classifier", ("corpus", "ids", "classifier"), "evaluation",
-          "Score the classifier on the test split, beside a TF-IDF baseline.", run_settings=("seed", "precision")),
+          "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=2,
+          run_settings=("seed", "precision")),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 _HOMES = {"corpus": "data", "tokens": "data", "ids": "data", "lm": "models", "classifier": "models",
@@ -90,17 +92,7 @@ class StageContext:
     @property
     def resume(self) -> Path:
         """Folder for what only an interrupted attempt needs; not part of the artifact."""
-        return self.work / artifacts.RESUME
-
-
-@dataclass(frozen=True)
-class StageOutcome:
-    """What a stage reports for its manifest."""
-
-    metrics: dict[str, Any]
-    identity: dict[str, str] = field(default_factory=dict)
-    device: str | None = None
-    precision: dict[str, str] | None = None
+        return self.work / RESUME
 
 
 @dataclass(frozen=True)
@@ -205,85 +197,51 @@ def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -
         found = artifacts.open_artifact(target, stage.writes)
         reporter.line(f"{stage.name}: using {target}, as the recipe says")
         return found
-    try:
-        with artifacts.locked(target):
-            artifacts.recover(target)
-            return _run_locked(run, stage, target, reporter, force)
-    except PipelineError:
-        raise
-    except Exception as error:
-        expected = machine.limit_behind(error, stage.name, _smaller(run, stage))
-        if expected is None:
-            raise
-        raise expected from error
+    with making.held(target, stage.name, _smaller(run, stage)):
+        return _run_locked(run, stage, target, reporter, force)
 
 
 def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force: bool) -> Artifact:
     inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
     custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command)
-    try:
-        manifest = artifacts.read_manifest(target)
-    except InputError:
-        if not force:
-            raise
-        manifest = None
+    before = making.manifest_before(target, force)
     source: Source | None = None
     if stage.name == "prepare_corpus":
-        source = _module(stage).locate_source(run.recipe.prepare_corpus, manifest, run.home, reporter)
+        source = _module(stage).locate_source(run.recipe.prepare_corpus, before, run.home, reporter)
+    records = {
+        slot: InputRecord(path=os.path.relpath(a.path, run.home), fingerprint=a.manifest.fingerprint)
+        for slot, a in inputs.items()
+    }
     fingerprint = fingerprint_of(
-        run, stage, {slot: a.manifest.fingerprint for slot, a in inputs.items()}, source.identity if source else None
+        run, stage, {slot: record.fingerprint for slot, record in records.items()}, source.identity if source else None
     )
-    if manifest is not None:
-        if manifest.fingerprint == fingerprint:
-            found = Artifact(target, manifest)
-            try:
-                artifacts.verify_files(found)
-            except InputError:
-                if not force:
-                    raise
-            else:
-                reporter.line(f"{stage.name}: nothing changed ({target})")
-                return found
-        elif not force:
-            raise InputError(
-                f"{target} was made with other settings: {what_differs(run, stage, manifest)}.",
-                f"Replace it and what follows: {run.command('run', '--force')} (or choose a new --run).",
-            )
-    attempt = artifacts.unfinished(target)
+    order = Order(
+        target=target, slot=stage.writes, stage=stage.name, code_version=stage.code_version, fingerprint=fingerprint,
+        settings=run.settings(stage), inputs=records,
+        source={"identity": source.identity, **source.record} if source else None,
+    )
+    found = making.unchanged(order, before, reporter, force)
+    if found is not None:
+        return found
+    if before is not None and before.fingerprint != fingerprint and not force:
+        raise InputError(
+            f"{target} was made with other settings: {what_differs(run, stage, before)}.",
+            f"Replace it and what follows: {run.command('run', '--force')} (or choose a new --run).",
+        )
+    attempt = unfinished(target)
     if attempt is not None and attempt.checkpoints and attempt.fingerprint != fingerprint and not force:
         raise InputError(
             f"{target} has an unfinished attempt with other settings: {what_differs(run, stage, attempt)}.",
             f"Go on with those settings, or discard its checkpoints: {run.command('run', '--force')}",
         )
-    work, resuming = artifacts.open_partial(
-        target, fingerprint, code_version=stage.code_version, settings=run.settings(stage), inputs=inputs
-    )
-    reporter.line(f"{stage.name}: {'going on' if resuming else 'starting'} ({target})")
-    started = time.monotonic()
-    machine.reset_peak_memory()
-    outcome: StageOutcome = _module(stage).run(
-        StageContext(run.recipe, getattr(run.recipe, stage.name), inputs, source, fingerprint, work, resuming, reporter)
-    )
-    commit, dirty = artifacts.git_state()
-    wall_s = time.monotonic() - started
-    sealed = artifacts.seal(
-        target,
-        Manifest(
-            slot=stage.writes, stage=stage.name, code_version=stage.code_version, fingerprint=fingerprint,
-            settings=run.settings(stage),
-            inputs={
-                slot: InputRecord(path=os.path.relpath(a.path, run.home), fingerprint=a.manifest.fingerprint)
-                for slot, a in inputs.items()
-            },
-            source={"identity": source.identity, **source.record} if source else None,
-            identity=outcome.identity, files={}, versions=artifacts.installed_versions(),
-            git_commit=commit, git_dirty=dirty, host=artifacts.owner()["host"], job_id=artifacts.owner()["job_id"],
-            device=outcome.device, precision=outcome.precision, created=artifacts.now(),
-            wall_s=round(wall_s, 3), peak_memory_mb=round(machine.peak_memory_mb(), 1), metrics=outcome.metrics,
-        ),
-    )
-    reporter.line(f"{stage.name}: sealed in {format_duration(wall_s)} ({target})")
-    return sealed
+
+    def work(folder: Path, resuming: bool) -> StageOutcome:
+        settings = getattr(run.recipe, stage.name)
+        return _module(stage).run(
+            StageContext(run.recipe, settings, inputs, source, fingerprint, folder, resuming, reporter)
+        )
+
+    return making.make(order, work, reporter)
 
 
 def _smaller(run: Run, stage: Stage) -> str:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pipeline import artifact as artifacts
 from pipeline.artifact import Manifest
+from pipeline.attempt import unfinished
 from pipeline.errors import InputError
 from pipeline.stage import STAGES, Run, Stage, fingerprint_of, what_differs
 
@@ -51,7 +52,7 @@ def _stage_status(run: Run, stage: Stage, fingerprints: dict[str, str | None]) -
         missing = next((name for name in manifest.files if not (path / name).is_file()), None)
         why = f"{path / missing} is missing" if missing else "nothing changed"
         return StageStatus(stage, "stale" if missing else "sealed", why, expected, path, manifest)
-    attempt = artifacts.unfinished(path)
+    attempt = unfinished(path)
     state: State = "missing"
     why = "not run yet"
     if attempt is not None and (attempt.fingerprint == expected or (expected is None and manifest is None)):

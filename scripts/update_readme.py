@@ -1,10 +1,12 @@
 """Write the generated parts of README.md from the definitions in `pipeline`; `--check` only says if they are stale."""
 
+import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipeline import __version__
 from pipeline.errors import ExitCode
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import STAGES, Run
@@ -34,9 +36,30 @@ def exit_codes() -> str:
     return ", ".join(f"{code.value} {code.name.lower().replace('_', ' ')}" for code in ExitCode) + "."
 
 
+def faults() -> str:
+    """What kills and damage did to this pipeline and to two trainers, as `scripts/fault_harness.py` recorded it."""
+    results = json.loads((Path(__file__).parent / "faults" / "results.json").read_text(encoding="utf-8"))
+    line = {**results["line"], "system": "this pipeline", "version": __version__}
+    line |= {"corruptions": line["spoilt_checkpoints"], "bit_equal_after_signal": line["durable"]}
+    rows = [
+        "| | `kill -9`: recovered, bit-equal | of these inside a save | damaged checkpoint: loaded silently, "
+        "fell back | asked to stop: a step lost at most, bit-equal |",
+        "|---|---|---|---|---|",
+    ]
+    for found in (line, *results["rivals"]):
+        rows.append(
+            f"| {found['system']} {found['version']} "
+            f"| {found['recovered']} and {found['bit_equal']} of {found['kills']} "
+            f"| {found['recovered_in_save']} and {found['bit_equal_in_save']} of {found['kills_in_save']} "
+            f"| {found['silent_loads']:,} and {found['fell_back']:,} of {found['corruptions']:,} "
+            f"| {found['durable']} and {found['bit_equal_after_signal']} of {found['signals']} |"
+        )
+    return "\n" + "\n".join(rows) + "\n"
+
+
 def updated(text: str) -> str:
     """`text` with every generated part written anew."""
-    parts = {"stages": stages, "recipes": recipes, "exit-codes": exit_codes}
+    parts = {"stages": stages, "recipes": recipes, "exit-codes": exit_codes, "faults": faults}
     for name, part in parts.items():
         opening = f"<!-- generated: {name} -->"
         before, found, rest = text.partition(opening)

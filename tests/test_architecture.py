@@ -13,9 +13,11 @@ MAX_LINES = 350
 LEVELS = (
     {"__init__"},
     {"errors", "settings"},
-    {"storage", "progress"},
+    {"storage", "progress", "provenance", "published"},
+    {"lock", "attempt", "download"},
     {"recipe", "artifact", "stopping"},
     {"describe", "machine", "custody"},
+    {"making"},
     {"stage"},
     {"corpus"},
     {"text", "standing"},

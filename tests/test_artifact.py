@@ -13,7 +13,9 @@ import pytest
 
 from pipeline import artifact as artifacts
 from pipeline.artifact import Manifest
-from pipeline.errors import ExitCode, InputError, LockedError
+from pipeline.attempt import Attempt, open_partial, unfinished
+from pipeline.errors import ExitCode, InputError
+from pipeline.provenance import now
 
 FINGERPRINT = "f" * 64
 
@@ -23,14 +25,14 @@ def manifest(**changes: object) -> Manifest:
         "slot": "corpus", "stage": "prepare_corpus", "code_version": 1, "fingerprint": FINGERPRINT,
         "settings": {"prepare_corpus": {"kind": "human-numbers"}}, "inputs": {}, "source": None, "identity": {},
         "files": {}, "versions": {"python": "3"}, "git_commit": None, "git_dirty": None, "host": "here", "job_id": None,
-        "device": None, "precision": None, "created": artifacts.now(), "wall_s": 0.5, "peak_memory_mb": 1.0,
+        "device": None, "precision": None, "created": now(), "wall_s": 0.5, "peak_memory_mb": 1.0,
         "metrics": {"documents": 2, "loss": math.inf, "share": 0.1},
     }
     return Manifest.model_validate(values | changes)
 
 
 def make(target: Path, text: str = "one") -> artifacts.Artifact:
-    partial, _ = artifacts.open_partial(target, FINGERPRINT)
+    partial, _ = open_partial(target, FINGERPRINT)
     (partial / "deep" / "er").mkdir(parents=True, exist_ok=True)
     (partial / "text.txt").write_text(text, encoding="utf-8")
     (partial / "deep" / "er" / "bytes.bin").write_bytes(bytes(range(16)))
@@ -135,16 +137,6 @@ def test_wrong_kinds_and_strange_folders_are_refused(target: Path, tmp_path: Pat
         artifacts.read_manifest(tmp_path / "file")
 
 
-def test_an_attempt_is_taken_up_only_with_its_own_fingerprint(target: Path) -> None:
-    partial, resuming = artifacts.open_partial(target, FINGERPRINT)
-    assert not resuming
-    (partial / "half").write_text("half")
-    assert artifacts.open_partial(target, FINGERPRINT) == (partial, True)
-    assert (partial / "half").exists()
-    assert artifacts.open_partial(target, "0" * 64) == (partial, False)
-    assert not (partial / "half").exists()
-
-
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -206,48 +198,11 @@ def test_a_kill_while_the_old_artifact_is_removed_is_finished(target: Path) -> N
 
 
 def test_a_first_attempt_killed_before_its_rename_is_no_artifact(target: Path) -> None:
-    partial, _ = artifacts.open_partial(target, FINGERPRINT)
+    partial, _ = open_partial(target, FINGERPRINT)
     (partial / "manifest.json").write_text("{}")
     artifacts.recover(target)
     assert artifacts.read_manifest(target) is None
-    assert artifacts.unfinished(target) == artifacts.Attempt(fingerprint=FINGERPRINT)
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from pipeline.artifact import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lock_names_its_holder_and_ends_with_it(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "SLURM_JOB_ID": "4711"}
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(target)], stdout=subprocess.PIPE, text=True, env=environment
-    ) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == "held\n"
-        host = artifacts.owner()["host"]
-        message = f"corpus is being written by process {holder.pid} on host {host}, job 4711. Wait for it, or choose"
-        with pytest.raises(LockedError, match=re.escape(message)) as caught, artifacts.locked(target):
-            pytest.fail("two holders")
-        assert caught.value.exit_code == ExitCode.LOCKED
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-    with artifacts.locked(target):
-        assert json.loads(target.with_name(".corpus.owner.json").read_text())["pid"] == os.getpid()
-    assert not target.with_name(".corpus.owner.json").exists()
-
-
-def test_an_error_frees_the_lock_and_its_owner_file(target: Path) -> None:
-    with pytest.raises(InputError, match="inside"), artifacts.locked(target):
-        raise InputError("inside")
-    assert not target.with_name(".corpus.owner.json").exists()
-    with artifacts.locked(target):
-        assert target.parent.is_dir()
+    assert unfinished(target) == Attempt(fingerprint=FINGERPRINT)
 
 
 def test_folder_hashes_see_names_and_contents(tmp_path: Path) -> None:

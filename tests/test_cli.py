@@ -14,16 +14,16 @@ import pytest
 from tiny_stages import TinyStages
 from typer.testing import CliRunner, Result
 
-from pipeline import artifact as artifacts
 from pipeline import stopping
 from pipeline.cli import PROGRAM, app
 from pipeline.errors import DataError, ExitCode
+from pipeline.lock import locked
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import STAGE_NAMES, STAGES, Stage
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", *STAGE_NAMES, "status", "import-fastai", "recipes")
+COMMANDS = ("run", *STAGE_NAMES, "status", "predict", "import-fastai", "recipes")
 RECIPE = """
 description = "for tests"
 [prepare_corpus]
@@ -186,11 +186,11 @@ def test_exit_codes_reach_the_shell() -> None:
     nope = in_process_of_its_own("status", "--run", "nope")
     assert nope.returncode == 3
     assert nope.stderr.startswith("error: There is no run 'nope' in ")
-    with artifacts.locked(Path("data/mine/corpus")):
-        locked = in_process_of_its_own("run", "--recipe", "mine.toml")
-    assert locked.returncode == 8
-    assert f"data/mine/corpus is being written by process {os.getpid()} on host" in locked.stderr
-    assert "Traceback" not in locked.stderr
+    with locked(Path("data/mine/corpus")):
+        refused = in_process_of_its_own("run", "--recipe", "mine.toml")
+    assert refused.returncode == 8
+    assert f"data/mine/corpus is being written by process {os.getpid()} on host" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_an_interrupt_says_how_to_go_on(tiny_stages: TinyStages) -> None:

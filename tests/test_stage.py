@@ -105,7 +105,7 @@ OTHER_VALUES: dict[str, Any] = {
     "bs": 9, "seq_len": 9, "wd": 0.3, "clip": 0.5, "moms": [0.9, 0.8, 0.9], "alpha": 0.1, "beta": 0.1, "log_every": 9,
     "emb_sz": 9, "n_hid": 9, "n_layers": 2, "output_p": 0.01, "hidden_p": 0.01, "input_p": 0.01, "embed_p": 0.01,
     "weight_p": 0.01, "tie_weights": False, "transductive": True, "phases": [{"name": "a", "lr": 1.0}],
-    "lin_ftrs": [9], "head_p": 0.01, "max_len": 9, "class_weights": "balanced", "label_smoothing": 0.1,
+    "lin_ftrs": [9], "head_p": 0.01, "max_len": 99, "class_weights": "balanced", "label_smoothing": 0.1,
     "checkpoint_steps": 9, "checkpoint_minutes": 9.0,
     "keep_checkpoints": 9, "max_skipped": 9, "bootstrap_samples": 200, "calibration_bins": 9, "baseline": False,
 }
@@ -358,6 +358,46 @@ def test_exhausted_memory_names_the_batch_size(tmp_path: Path, tiny_stages: Tiny
         del tiny_stages.act[stage.name]
         for before in STAGES[:3]:
             run_stage(run, before, Reporter())
+
+
+def test_what_a_killed_library_left_behind_is_not_sealed(tmp_path: Path, tiny_stages: TinyStages) -> None:
+    """safetensors writes to a temporary file of its own; a kill leaves it in the work folder."""
+    run = make_run(tmp_path)
+
+    def die(context: StageContext) -> None:
+        (context.work / ".tmpX3fq").write_text("half a file")
+        (context.work / "half").mkdir()
+        (context.resume / "kept").write_text("for the next attempt")
+        raise KeyboardInterrupt
+
+    tiny_stages.act["prepare_corpus"] = die
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(run, STAGES[0], Reporter())
+    tiny_stages.act["prepare_corpus"] = lambda context: (context.resume / "kept").read_text()
+    assert set(run_stage(run, STAGES[0], Reporter()).manifest.files) == {"payload.json"}
+
+
+def test_an_attempt_with_checkpoints_is_not_thrown_away_unasked(tmp_path: Path, tiny_stages: TinyStages) -> None:
+    run, other = make_run(tmp_path), make_run(tmp_path, {"finetune_lm": {"wd": 0.5}})
+
+    def stop(context: StageContext) -> None:
+        (context.resume / "checkpoints" / "checkpoint-00000001").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    tiny_stages.act["finetune_lm"] = stop
+    with pytest.raises(KeyboardInterrupt):
+        run_all(run)
+    del tiny_stages.act["finetune_lm"]
+    expected = r"lm-fwd has an unfinished attempt with other settings: finetune_lm\.wd was 0\.01, now 0\.5\..*--force"
+    with pytest.raises(InputError, match=expected):
+        run_all(other)
+    found = status(other)[3]
+    assert (found.state, found.why) == (
+        "stale", "an unfinished attempt had other settings: finetune_lm.wd was 0.01, now 0.5"
+    )
+    assert status(run)[3].state == "partial"
+    run_stage(other, STAGES[3], Reporter(), force=True)
+    assert status(other)[3].state == "sealed"
 
 
 def test_a_defect_stays_what_it_is(tmp_path: Path, tiny_stages: TinyStages) -> None:

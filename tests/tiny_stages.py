@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 from pipeline.corpus.source import locate
-from pipeline.stage import STAGE_NAMES, StageContext, StageOutcome
+from pipeline.making import StageOutcome
+from pipeline.stage import STAGE_NAMES, StageContext
 
 METRICS: dict[str, dict[str, object]] = {
     "prepare_corpus": {"documents": {"train": 1200, "test": 34}},

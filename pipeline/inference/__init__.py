@@ -1,1 +1,1 @@
-"""Using what was trained."""
+"""Using what was trained: sealed models as plain torch modules, without fastai."""

@@ -1,26 +1,20 @@
-"""Files of a language model saved by fastai: found, fetched, and taken out of their archive.
+"""Files of a language model saved by fastai: published, found, and taken out of their archive.
 
 Nothing is unpickled here, and nothing is written but two files with names of our own.
 """
 
 import gzip
-import hashlib
 import re
 import shutil
 import tarfile
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-import httpx
-from filelock import FileLock
-
-from pipeline.corpus import download
 from pipeline.errors import InputError, UsageError
-from pipeline.progress import Reporter
+from pipeline.published import PublishedFile, SizeAndStart
 
 MAX_BYTES = 4 * 2**30
 """Of a file of weights, and of all that an archive unpacks to. WT103 with its optimizer takes 0.5 GB."""
@@ -28,41 +22,19 @@ MAX_RATIO = 20
 """Times its own size that an archive may unpack to, beyond the first 16 MiB; weights hardly compress."""
 FREE_BYTES = 16 * 2**20
 MAX_MEMBERS = 1000
-_CHECKED_BYTES = 2**20
 _DIRECTION = re.compile(r"(?<![a-z])(?:fwd|bwd|forwards?|backwards?)(?![a-z])")
 _MEND = "Give an archive, or the .pth and the .pkl, of a language model saved by fastai."
 
 
-@dataclass(frozen=True)
-class PublishedArchive:
-    """An archive of fastai's, and what fastai 1 checks of it: its size, and the MD5 of its first megabyte."""
-
-    url: str
-    size_bytes: int
-    md5_of_start: str
-
-    @property
-    def name(self) -> str:
-        """The last part of the address."""
-        return self.url.rsplit("/", 1)[-1]
-
-    def mismatch(self, path: Path) -> str:
-        """In what `path` differs from the archive as published; empty if it does not."""
-        size = path.stat().st_size
-        if size != self.size_bytes:
-            return f"{size:,} bytes, published {self.size_bytes:,}"
-        with path.open("rb") as stream:
-            found = hashlib.md5(stream.read(_CHECKED_BYTES), usedforsecurity=False).hexdigest()
-        return "" if found == self.md5_of_start else f"MD5 of the start {found}, published {self.md5_of_start}"
-
-
 # Addresses from fastai.data.external; sizes and sums from fastai/datasets.py of fastai 1.0.61, for fastai 2 has none.
 PUBLISHED = {
-    "wt103-fwd": PublishedArchive(
-        "https://s3.amazonaws.com/fast-ai-modelzoo/wt103-fwd.tgz", 105_067_061, "7d1114cd9684bf9d1ca3c9f6a54da6f9"
+    "wt103-fwd": PublishedFile(
+        "https://s3.amazonaws.com/fast-ai-modelzoo/wt103-fwd.tgz",
+        SizeAndStart(105_067_061, "7d1114cd9684bf9d1ca3c9f6a54da6f9"),
     ),
-    "wt103-bwd": PublishedArchive(
-        "https://s3.amazonaws.com/fast-ai-modelzoo/wt103-bwd.tgz", 105_205_312, "20b06f5830fd5a891d21044c28d3097f"
+    "wt103-bwd": PublishedFile(
+        "https://s3.amazonaws.com/fast-ai-modelzoo/wt103-bwd.tgz",
+        SizeAndStart(105_205_312, "20b06f5830fd5a891d21044c28d3097f"),
     ),
 }
 
@@ -99,54 +71,6 @@ def direction_in(name: str) -> str | None:
     """The direction that a file's name tells, if it tells one: `lstm_bwd.pth` reads backwards."""
     found = {match[0] for match in _DIRECTION.findall(name.lower())}
     return {"f": "fwd", "b": "bwd"}[found.pop()] if len(found) == 1 else None
-
-
-def fetch(name: str, folder: Path, reporter: Reporter) -> Path:
-    """The published archive `name`, from `folder` or downloaded into it.
-
-    A download that broke off goes on from its .part file, also in a later run. Raises InputError with what to do where
-    there is no network, or if what came is not what was published.
-    """
-    archive = PUBLISHED[name]
-    target = folder / archive.name
-    part = target.with_name(target.name + ".part")
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if target.exists() and not archive.mismatch(target):
-            return target
-        try:
-            _bring(archive, part, reporter)
-        except httpx.HTTPError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-        else:
-            reason = archive.mismatch(part)
-            if not reason:
-                part.replace(target)
-                return target
-            part.unlink()
-    raise InputError(
-        f"{archive.url} could not be downloaded: {reason}.",
-        f"Fetch it on a machine with network, copy it here and give --source {archive.name}.",
-    )
-
-
-def _bring(archive: PublishedArchive, part: Path, reporter: Reporter) -> None:
-    """Bring the rest of the archive into `part`; raises httpx.HTTPError after several tries without a new byte."""
-    failures = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
-        try:
-            download._transfer(archive.url, part, reporter)
-        except httpx.HTTPError as error:
-            moved = part.exists() and part.stat().st_size > before
-            failures = 1 if moved else failures + 1
-            refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
-            if refused or failures >= download.ATTEMPTS:
-                raise
-            reporter.line(f"{archive.name}: {error or type(error).__name__}; trying again")
-            time.sleep(download.PAUSE_S * failures)
-        else:
-            return
 
 
 def check_published(name: str, path: Path) -> None:

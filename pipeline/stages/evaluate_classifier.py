@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from pipeline import stopping
 from pipeline.artifact import Artifact, hash_json
 from pipeline.errors import DataError, DivergedError
-from pipeline.inference.classify import predict_documents
+from pipeline.inference.classify import check_tokens, predict_documents
+from pipeline.making import StageOutcome
 from pipeline.report import evaluation_page, lineage, metrics
 from pipeline.report.baseline import BASELINE_NAME, fit_and_predict
 from pipeline.report.documents import LabelledDocuments, check_same_labels, load_labelled
 from pipeline.settings import EvaluateClassifierSettings
-from pipeline.stage import StageContext, StageOutcome
+from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import resolve_device
@@ -35,8 +36,9 @@ HEADLINE = (
 def run(context: StageContext) -> StageOutcome:
     """Predict every labelled test document, compare with the baseline and write the evaluation.
 
-    Raises InputError if corpus, ids and classifier do not belong together, DataError if there is nothing to score and
-    DivergedError if the classifier's probabilities are not finite.
+    Raises InputError if corpus, ids and classifier do not belong together, DataError if there is nothing to score or
+    if text is no longer read as it was for training, and DivergedError if the classifier's probabilities are not
+    finite.
     """
     settings: EvaluateClassifierSettings = context.settings
     corpus, ids, classifier = (context.inputs[slot] for slot in ("corpus", "ids", "classifier"))
@@ -49,6 +51,8 @@ def run(context: StageContext) -> StageOutcome:
             + (f" ({test.n_unlabelled:,} without a label)." if test.n_unlabelled else "."),
             "Set prepare_corpus.test_fraction above 0, or give the source a test split with labels.",
         )
+    n_same = check_tokens(classifier, corpus, store)
+    context.reporter.line(f"evaluate_classifier: {n_same} training texts give the tokens they were trained with")
     device = resolve_device(context.recipe.run)
     context.reporter.line(f"evaluate_classifier: {len(test.indices):,} test documents, {device.describe()}")
     checkpoints = CheckpointStore(

@@ -8,12 +8,13 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.text.models.awdlstm import awd_lstm_lm_split
 
 from pipeline.errors import DataError
+from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.settings import FinetuneLMSettings
-from pipeline.stage import StageContext, StageOutcome
+from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.training.device import keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history

@@ -17,8 +17,9 @@ from pipeline import stopping
 from pipeline.artifact import Artifact, hash_json
 from pipeline.corpus.documents import SPLITS
 from pipeline.errors import DataError
+from pipeline.making import StageOutcome
 from pipeline.settings import NumericalizeCorpusSettings
-from pipeline.stage import StageContext, StageOutcome
+from pipeline.stage import StageContext
 from pipeline.text.rules import SPECIAL_TOKENS, UNK
 from pipeline.text.vocabulary import ids_of_types, make_vocabulary, read_vocabulary, write_vocabulary
 

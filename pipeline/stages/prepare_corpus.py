@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import stopping
-from pipeline.artifact import ATTEMPT, Manifest
+from pipeline.artifact import Manifest
+from pipeline.attempt import ATTEMPT
 from pipeline.corpus import source as sources
 from pipeline.corpus.cleaning import COUNTED, clean_text
 from pipeline.corpus.documents import SPLITS, TRAIN
@@ -23,9 +24,10 @@ from pipeline.corpus.splits import DROPPED, Plan, plan_splits
 from pipeline.corpus.spool import Index, Spool, ids_at, write_documents
 from pipeline.corpus.store import DOCUMENTS, LABELS
 from pipeline.errors import DataError, InputError
+from pipeline.making import StageOutcome
 from pipeline.progress import Reporter
 from pipeline.settings import PrepareCorpusSettings
-from pipeline.stage import Source, StageContext, StageOutcome
+from pipeline.stage import Source, StageContext
 
 _PROGRESS_EVERY = 500
 
@@ -57,8 +59,8 @@ def run(context: StageContext) -> StageOutcome:
 
 
 def _clear(context: StageContext) -> None:
-    for path in [*context.work.iterdir(), *context.resume.iterdir()]:
-        if path == context.resume or path == context.resume / ATTEMPT:
+    for path in context.resume.iterdir():
+        if path.name == ATTEMPT:
             continue
         if path.is_dir():
             shutil.rmtree(path)

@@ -16,12 +16,13 @@ from fastai.text.models.awdlstm import awd_lstm_clas_split
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import classifier_encoder, encoder_tensors, load_classifier, load_tensors, save_classifier
 from pipeline.settings import TrainClassifierSettings
-from pipeline.stage import StageContext, StageOutcome
+from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.training.device import keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history

@@ -16,7 +16,7 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from pipeline import stopping
-from pipeline.artifact import CHECKPOINTS
+from pipeline.attempt import CHECKPOINTS
 from pipeline.progress import Reporter
 from pipeline.settings import TrainingSettings
 from pipeline.training.checkpoints import CheckpointStore

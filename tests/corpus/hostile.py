@@ -2,12 +2,20 @@
 
 import hashlib
 import json
-import subprocess
-import sys
+import random
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from faults.warm import Warm
+
+from pipeline.corpus.readers import read_documents
+from pipeline.corpus.tables import read_table
+from pipeline.errors import DataError, InputError, PipelineError
+from pipeline.machine import peak_memory_mb
+from pipeline.settings import PrepareCorpusSettings
+
 END = bytes(1024)
 REVIEW = "aclImdb/train/pos/0_9.txt"
 
@@ -57,45 +65,82 @@ def snapshot(*folders: Path, without: Path | None = None) -> dict[str, tuple[int
     return found
 
 
-MEASURE = """
-import json, re, sys
-from pathlib import Path
-import pipeline.corpus.trees, pipeline.corpus.rotten_tomatoes
-from pipeline.errors import PipelineError
-from pipeline.settings import PrepareCorpusSettings
-if sys.argv[1] == "table":
-    import pipeline.corpus.tables
-from pipeline.corpus.readers import read_documents
-def status(name):
-    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-# Not getrusage: its maximum begins with that of the parent process. VmHWM is of this program alone.
-before = status("VmHWM")
-documents = 0
-said = ""
-try:
-    for _ in read_documents(PrepareCorpusSettings(kind=sys.argv[1], label_column=None), Path(sys.argv[2])):
-        documents += 1
-except PipelineError as error:
-    said = f"{error.exit_code:d} {error}"
-peak = status("VmHWM") - before
-print(json.dumps({"peak_mb": peak, "said": said, "documents": documents}))
-"""
+def read_and_measure(argv: list[str]) -> None:
+    """Read the source `argv[1]` of the kind `argv[0]`; print what it cost, as JSON. Runs in a process of its own.
+
+    What the process had when it was forked does not count: its peak begins there.
+    """
+    before, documents, said = peak_memory_mb(), 0, ""
+    try:
+        for _ in read_documents(PrepareCorpusSettings(kind=argv[0], label_column=None), Path(argv[1])):
+            documents += 1
+    except PipelineError as error:
+        said = f"{error.exit_code:d} {error}"
+    print(json.dumps({"peak_mb": peak_memory_mb() - before, "said": said, "documents": documents}))
 
 
+def damage_and_read(argv: list[str]) -> None:
+    """Flip bits of the table `argv[0]` or cut it, 200 times, and read it.
+
+    Prints how often it was read, and how often refused by name.
+    """
+    path = Path(argv[0])
+    whole = path.read_bytes()
+    chance = random.Random(8)
+    said = {"read": 0, "refused": 0}
+    for number in range(200):
+        content = bytearray(whole)
+        if number % 4 == 3:
+            del content[chance.randrange(len(content)):]
+        else:
+            for _ in range(chance.choice((1, 2, 8))):
+                content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+        try:
+            for row in read_table(path, PrepareCorpusSettings(kind="table")):
+                assert isinstance(row.text, str | bytes), row
+            said["read"] += 1
+        except (InputError, DataError) as error:
+            said["refused"] += path.name in str(error)
+    print(json.dumps(said))
+
+
+JOBS = {"measure": read_and_measure, "damage": damage_and_read}
+
+
+def job(argv: list[str]) -> None:
+    """One of `JOBS`, for a forked process."""
+    JOBS[argv[0]](argv[1:])
+
+
+class Apart:
+    """Does jobs with hostile sources in processes of their own, forked from one that has imported the readers."""
+
+    def __init__(self, warm: Warm, folder: Path) -> None:
+        self._warm, self._folder = warm, folder
+        self._number = 0
+
+    def __call__(self, *argv: str) -> dict[str, Any]:
+        """What a job printed; AssertionError if it crashed."""
+        self._number += 1
+        child = self._warm.start(argv, self._folder, self._folder / f"{self._number}.txt")
+        assert child.wait(120) == 0, child.output()
+        return json.loads(child.output())
+
+    def read(self, kind: str, path: Path) -> "Cost":
+        """What reading a source takes."""
+        cost = Cost(**self("measure", kind, str(path)))
+        print(f"{path.name}: {path.stat().st_size:,} bytes, peak {cost.peak_mb:.1f} MB, {cost.documents} documents")
+        return cost
+
+
+@dataclass(frozen=True)
 class Cost:
-    """What reading a source in a process of its own took."""
+    """What reading a source took, and what was said in the end."""
 
-    def __init__(self, kind: str, path: Path) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE, kind, str(path)], cwd=ROOT, capture_output=True, text=True, check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        result = json.loads(done.stdout)
-        self.peak_mb: float = result["peak_mb"]
-        self.said: str = result["said"]
-        self.documents: int = result["documents"]
-        print(f"{path.name}: {path.stat().st_size:,} bytes, peak {self.peak_mb:.1f} MB, {self.documents} documents")
+    peak_mb: float
+    said: str
+    documents: int
 
 
 def with_zeros(entries: bytes, packer: str, zero_bytes: int) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import END, Cost, entry, good_reviews, pax_record, snapshot, with_zeros
+from hostile import END, Apart, entry, good_reviews, pax_record, snapshot, with_zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,11 +104,11 @@ def test_names_of_every_length_and_header_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_a_claimed_size_takes_no_memory(tmp_path: Path, claim: str) -> None:
+def test_a_claimed_size_takes_no_memory(apart: Apart, tmp_path: Path, claim: str) -> None:
     packed = with_zeros(good_reviews() + CLAIMS[claim], "gzip", 20 * GB)
     path = tmp_path / "claim.tgz"
     path.write_bytes(packed)
-    cost = Cost("imdb", path) if claim in ("sparse", "pax header") else None
+    cost = apart.read("imdb", path) if claim in ("sparse", "pax header") else None
     with pytest.raises(InputError, match=r"20,000,000,000 bytes|holds the sparse file") as error:
         list(read_imdb(path))
     if cost:
@@ -117,10 +117,10 @@ def test_a_claimed_size_takes_no_memory(tmp_path: Path, claim: str) -> None:
 
 
 @pytest.mark.parametrize("packer", ["gzip", "bz2", "xz"])
-def test_a_bomb_of_ten_gigabytes_stops_after_a_hundredth(tmp_path: Path, packer: str) -> None:
+def test_a_bomb_of_ten_gigabytes_stops_after_a_hundredth(apart: Apart, tmp_path: Path, packer: str) -> None:
     path = tmp_path / f"bomb.{packer}"
     path.write_bytes(with_zeros(good_reviews() + entry("aclImdb/README", b"", size=10 * GB), packer, 10 * GB))
-    cost = Cost("imdb", path)
+    cost = apart.read("imdb", path)
     assert cost.documents == 24
     found = re.fullmatch(
         r"3 .*bomb\.\w+ unpacks to more than 500 times its size: ([\d,]+) bytes out of its first ([\d,]+)\. It looks "
@@ -133,19 +133,20 @@ def test_a_bomb_of_ten_gigabytes_stops_after_a_hundredth(tmp_path: Path, packer:
     assert cost.peak_mb < 24
 
 
-def test_a_bomb_of_many_reviews(tmp_path: Path) -> None:
+def test_a_bomb_of_many_reviews(apart: Apart, tmp_path: Path) -> None:
     zeros = bytes(2**20)
     path = tmp_path / "bomb.tgz"
     path.write_bytes(gzip.compress(b"".join(entry(f"aclImdb/train/pos/{i}_9.txt", zeros) for i in range(100))))
-    cost = Cost("imdb", path)
+    cost = apart.read("imdb", path)
     assert re.match(r"3 .*bomb\.tgz unpacks to more than 500 times its size", cost.said)
     assert 60 < cost.documents < 70
     assert cost.peak_mb < 24
 
 
-def test_a_bomb_of_empty_members(tmp_path: Path) -> None:
+def test_a_bomb_of_empty_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RATIO_FREE_BYTES", 2**22)
     path = tmp_path / "bomb.xz"
-    path.write_bytes(lzma.compress(entry(content=b"") * 10_000) * 20)
+    path.write_bytes(lzma.compress(entry(content=b"") * 10_000) * 2)
     with pytest.raises(InputError, match="unpacks to more than 500 times its size"):
         list(read_imdb(path))
 
@@ -173,10 +174,10 @@ def test_tiny_documents_are_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Two-letter reviews in xz have the highest ratio that honest archives have."""
     monkeypatch.setattr(limits, "RATIO_FREE_BYTES", 0)
     path = tmp_path / "tiny.tar.xz"
-    tiny = b"".join(entry(f"aclImdb/train/pos/{i}_{i % 10}.txt", b"ok") for i in range(10_000))
+    tiny = b"".join(entry(f"aclImdb/train/pos/{i}_{i % 10}.txt", b"ok") for i in range(5_000))
     path.write_bytes(lzma.compress(tiny + END))
     assert len(tiny) / path.stat().st_size > 200
-    assert sum(1 for _ in read_imdb(path)) == 10_000
+    assert sum(1 for _ in read_imdb(path)) == 5_000
 
 
 def test_xz_that_asks_for_more_memory_than_it_needs(tmp_path: Path) -> None:
@@ -281,11 +282,11 @@ def test_a_link_to_the_folder_itself_is_what_the_user_asked_for(tmp_path: Path) 
     assert [document.text for document in read_folder(tmp_path / "link")] == [b"film"]
 
 
-def test_a_huge_file_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_file_in_a_folder(apart: Apart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "train/pos").mkdir(parents=True)
     with (tmp_path / "train/pos/1.txt").open("wb") as stream:
         stream.truncate(20 * GB)  # a hole: it takes no space
-    cost = Cost("folder", tmp_path)
+    cost = apart.read("folder", tmp_path)
     assert f"holds 'train/pos/1.txt' of more than {MAX_DOCUMENT_BYTES:,} bytes, the most a document" in cost.said
     assert cost.peak_mb < 2.5 * MAX_DOCUMENT_BYTES / 2**20
     monkeypatch.setattr(trees, "MAX_DOCUMENT_BYTES", 4)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.corpus import spool
 from pipeline.corpus.store import read_columns, read_labels
 from pipeline.errors import DataError, InputError
 
@@ -159,7 +160,7 @@ def test_broken_tables(prepare: Any, tmp_path: Path) -> None:
         prepare(kind="table", source=tmp_path / "f.csv")
 
 
-def test_row_groups_are_small(prepare: Any, tmp_path: Path) -> None:
+def test_row_groups_are_small(prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": f"text {i} {i % 7}", "label": i % 2} for i in range(5_000)]
     corpus = prepare(kind="table", source=write(tmp_path / "t.parquet", rows), test_fraction=0)
     with pq.ParquetFile(corpus.file("documents.parquet")) as file:
@@ -167,7 +168,8 @@ def test_row_groups_are_small(prepare: Any, tmp_path: Path) -> None:
     assert sizes == [2000, 2000, 500, 500]
     ids = read_columns(corpus, ["doc_id"], ["train"])["doc_id"].to_pylist()
     assert ids == sorted(ids, key=int)
-    large = [{"text": f"{i} " + "x" * 9_000_000, "label": i % 2} for i in range(8)]
+    monkeypatch.setattr(spool, "ROW_GROUP_BYTES", 3_000_000)
+    large = [{"text": f"{i} " + "x" * 900_000, "label": i % 2} for i in range(8)]
     corpus = prepare("large", kind="table", source=write(tmp_path / "l.parquet", large), test_fraction=0)
     with pq.ParquetFile(corpus.file("documents.parquet")) as file:
         assert file.metadata.num_row_groups > 2

@@ -36,6 +36,8 @@ def reviews(shared_data: Path) -> Reviews:
                 stream = archive.extractfile(member)
                 assert stream is not None
                 found[member.name] = stream.read()
+                if len(found) == 60:
+                    break
     assert len(found) == 60
     return found
 

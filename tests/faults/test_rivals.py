@@ -2,39 +2,43 @@
 
 import importlib.util
 import json
-import os
 import random
 import signal
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from faults.rivals import measure
 from faults.rivals.in_save import KILL_VARIABLE
 from faults.rivals.measure import kind_of
 from faults.rivals.trials import Outcome, flip_a_byte, place_in_saves, steps_lost, truncate
+from faults.warm import Warm
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SAVES = """
+import torch
+from faults.rivals import in_save
 
-
-def measured(package: str, *arguments: str) -> dict[str, Any]:
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed (pip install -e '.[faults]')")
-    result = subprocess.run(
-        [sys.executable, "-m", "faults.rivals.measure", "--only", package, "--json", *arguments],
-        env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, text=True, capture_output=True, check=False, timeout=240,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    (rival,) = json.loads(result.stdout.splitlines()[-1])
-    assert rival["unbroken_bit_equal"]
-    return rival
+def main(argv):
+    in_save.arm()
+    for name in argv:
+        torch.save(torch.zeros(5000), name)
+"""
 
 
 @pytest.mark.parametrize("package", ["fastai", "transformers"])
-def test_a_short_run_counts_every_fault_once(package: str) -> None:
-    faults = ("--kills", "2", "--corruptions", "1", "--signals", "0", "--steps", "40", "--save-every", "10")
-    rival = measured(package, *faults)
+def test_a_short_run_counts_every_fault_once(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed (pip install -e '.[faults]')")
+    for variable, value in measure.ENVIRONMENT.items():
+        monkeypatch.setenv(variable, value)
+    faults = ["--kills", "2", "--corruptions", "1", "--signals", "0", "--steps", "8", "--save-every", "2"]
+    monkeypatch.setattr(sys, "argv", ["measure", "--only", package, "--json", *faults])
+    measure.main()
+    (rival,) = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert rival["unbroken_bit_equal"]
     assert (rival["kills"], rival["kills_in_save"]) == (2, 1)
     assert rival["recovered"] + sum(rival["crash_messages"].values()) == 2
     assert rival["bit_equal"] <= rival["recovered"]
@@ -43,17 +47,24 @@ def test_a_short_run_counts_every_fault_once(package: str) -> None:
     assert rival["signals"] == rival["durable"] == 0
 
 
+@pytest.fixture(scope="module")
+def saves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Processes that save a tensor under each name they are given."""
+    folder = tmp_path_factory.mktemp("saves")
+    (folder / "saves_job.py").write_text(SAVES, encoding="utf-8")
+    with Warm("saves_job:main", env={"PYTHONPATH": str(folder)}) as warm:
+        yield warm
+
+
 @pytest.mark.parametrize(("save", "byte", "size"), [(1, 1000, 1000), (2, 0, 0), (2, 10**9, None)])
-def test_death_in_a_save_leaves_the_bytes_before_it(tmp_path: Path, save: int, byte: int, size: int | None) -> None:
-    code = (
-        "import torch; from faults.rivals import in_save; in_save.arm()\n"
-        "for name in ('first', 'second', 'third'): torch.save(torch.zeros(5000), name)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), KILL_VARIABLE: f"{save}:{byte}"}
-    died = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=False)
-    victim = ("first", "second")[save - 1]
+def test_death_in_a_save_leaves_the_bytes_before_it(
+    saves: Warm, tmp_path: Path, save: int, byte: int, size: int | None
+) -> None:
+    names = ["first", "second", "third"]
+    child = saves.start(names, tmp_path, tmp_path / "log", {KILL_VARIABLE: f"{save}:{byte}"})
+    victim = names[save - 1]
     whole = size is None  # the save was shorter than the byte: it ends, and the process right after it
-    assert died.returncode == (-signal.SIGKILL if whole else -signal.SIGXFSZ)
+    assert child.wait(60) == (-signal.SIGKILL if whole else -signal.SIGXFSZ)
     assert (tmp_path / victim).stat().st_size == (pytest.approx(20_000, abs=2000) if whole else size)
     assert not (tmp_path / ("second", "third")[save - 1]).exists()
 

@@ -2,12 +2,10 @@
 
 import csv
 import hashlib
-import http.server
 import io
 import json
 import pickle
 import tarfile
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,19 +19,21 @@ from fastai.text.data import LMDataLoader
 from fastai.text.learner import LMLearner, load_model_text
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config, awd_lstm_lm_split
 from fastai.text.models.core import get_language_model
+from file_server import Server
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
-from pipeline.artifact import Artifact, hash_folder, hash_json, open_partial
+from pipeline import download
+from pipeline.artifact import Artifact, hash_folder, hash_json
+from pipeline.attempt import open_partial
 from pipeline.cli import app
-from pipeline.corpus import download
 from pipeline.errors import InputError, UsageError
 from pipeline.import_fastai import ImportRequest, direction_of, import_fastai, target_folder, use_of
 from pipeline.model import fastai_files
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
-from pipeline.model.fastai_files import PUBLISHED, PublishedArchive, direction_in
+from pipeline.model.fastai_files import PUBLISHED, direction_in
 from pipeline.model.fastai_weights import SILENCE, convert
 from pipeline.model.weights import load_language_model
 from pipeline.progress import Reporter
@@ -427,54 +427,14 @@ def test_an_unfinished_training_is_not_thrown_away(
     assert not checkpoint.exists()
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `content`; the first `cuts` answers end after half of what they promise."""
-
-    content = b""
-    cuts = 0
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[str | None] = []
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        body, size = self.server.content[start:], len(self.server.content)
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.server.cuts:
-            self.server.cuts -= 1
-            body = body[: len(body) // 2]
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep the test's output clean."""
-
-
 @pytest.fixture
 def server(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The archive wt103-fwd, published by a server on this machine."""
     monkeypatch.setattr(download, "PAUSE_S", 0.01)
     files = {"wt103-fwd/lstm_fwd.pth": saved / "weights.pth", "wt103-fwd/itos_wt103.pkl": saved / "itos.pkl"}
-    with Server() as running:
-        running.content = archive_of(tmp_path / "served.tgz", files).read_bytes()
-        url = f"http://127.0.0.1:{running.server_address[1]}/wt103-fwd.tgz"
-        md5 = hashlib.md5(running.content).hexdigest()
-        monkeypatch.setitem(PUBLISHED, "wt103-fwd", PublishedArchive(url, len(running.content), md5))
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
+    with Server(archive_of(tmp_path / "served.tgz", files).read_bytes()) as running:
+        monkeypatch.setitem(PUBLISHED, "wt103-fwd", running.file_with_size("wt103-fwd.tgz"))
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def test_a_published_model_is_downloaded_once(
@@ -503,24 +463,16 @@ def test_what_is_not_as_published_is_refused(
 ) -> None:
     good = server.content
     server.content = good[:-1] + b"x" + good[-1:]
-    with pytest.raises(InputError, match=r"could not be downloaded: [\d,]+ bytes, published [\d,]+\. Fetch it on a"):
+    with pytest.raises(InputError, match=r"not the published file: [\d,]+ bytes, published [\d,]+\)\. Fetch ht"):
         bring("wt103-fwd")
     server.content = b"\0" + good[1:]
-    with pytest.raises(InputError, match=r"could not be downloaded: MD5 of the start \w{32}, published \w{32}"):
+    with pytest.raises(InputError, match=r"not the published file: MD5 of the start \w{32}, published \w{32}"):
         bring("wt103-fwd")
     assert [p.name for p in (tmp_path / "home/data/downloads").iterdir()] == [".lock"]
     with pytest.raises(InputError, match=r"full\.pth is not wt103-fwd\.tgz as published: .* name its path in place of"):
         bring("wt103-fwd", local_copy=str(saved / "full.pth"))
     with pytest.raises(InputError, match=r"There is no .*nowhere\. Give --source the path of wt103-fwd\.tgz"):
         bring("wt103-fwd", local_copy=str(tmp_path / "nowhere"))
-
-
-def test_no_network(bring: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    monkeypatch.setitem(PUBLISHED, "wt103-bwd", PublishedArchive("http://127.0.0.1:9/wt103-bwd.tgz", 1, "0" * 32))
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/wt103-bwd\.tgz could not be downloaded: .*copy it "
-                                         r"here and give --source wt103-bwd\.tgz"):
-        bring("wt103-bwd", direction=None)
 
 
 def test_the_published_archives_are_fastais() -> None:
@@ -563,4 +515,5 @@ def test_a_run_starts_from_an_imported_model(saved: Path, tmp_path: Path, bring:
 
 def test_limits_have_room_for_the_published_archives() -> None:
     for archive in PUBLISHED.values():
-        assert archive.size_bytes * 1.1 < fastai_files.FREE_BYTES + fastai_files.MAX_RATIO * archive.size_bytes
+        size_bytes = archive.check.size_bytes
+        assert size_bytes * 1.1 < fastai_files.FREE_BYTES + fastai_files.MAX_RATIO * size_bytes

@@ -14,19 +14,26 @@ import sklearn.metrics
 import torch
 
 from pipeline import artifact as artifacts
+from pipeline import stopping
 from pipeline.artifact import InputRecord, Manifest
-from pipeline.errors import DataError, DivergedError, InputError
-from pipeline.inference.classify import predict_documents
+from pipeline.attempt import open_partial
+from pipeline.errors import DataError, DivergedError, InputError, Stopped
+from pipeline.inference.classify import check_tokens, predict_documents
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.weights import load_classifier, save_classifier
 from pipeline.progress import Reporter
+from pipeline.provenance import now
 from pipeline.recipe import Recipe
 from pipeline.report.evaluation_page import render
 from pipeline.settings import EvaluateClassifierSettings, RunSettings
 from pipeline.stage import Run, run_stage, stage_named
 from pipeline.stages.evaluate_classifier import headline
 from pipeline.text.ids import IdStore
+from pipeline.text.tokenizer import save_tokenizer
+from pipeline.text.vocabulary import write_vocabulary
+from pipeline.text.word import WordTokenizer
+from pipeline.training.checkpoints import CheckpointStore
 
 LABELS = ["negative", "neutral", "positive"]
 SENTENCES = {
@@ -54,13 +61,13 @@ def sentences() -> Rows:
 
 def seal(path: Path, slot: str, files: Callable[[Path], None], **fields: Any) -> Manifest:
     """A sealed artifact of `slot` at `path`, replacing what is there."""
-    work, _ = artifacts.open_partial(path, slot * 8)
+    work, _ = open_partial(path, slot * 8)
     files(work)
     empty: dict[str, Any] = {
         "stage": slot, "code_version": 1, "fingerprint": artifacts.hash_json([slot, str(fields)]), "settings": {},
         "inputs": {}, "source": None, "identity": {}, "files": {}, "versions": {}, "git_commit": None,
         "git_dirty": None, "host": "test", "job_id": None, "device": None, "precision": None,
-        "created": artifacts.now(), "wall_s": 0.0, "peak_memory_mb": 0.0, "metrics": {},
+        "created": now(), "wall_s": 0.0, "peak_memory_mb": 0.0, "metrics": {},
     }
     return artifacts.seal(path, Manifest(slot=slot, **(empty | fields))).manifest
 
@@ -121,7 +128,8 @@ class Project:
                     inputs={"tokens": InputRecord(path="data/trial/tokens", fingerprint="d" * 64)})
 
     def seal_classifier(
-        self, labels: list[str] = LABELS, transductive: bool = False, broken: bool = False, **identity: str
+        self, labels: list[str] = LABELS, transductive: bool = False, broken: bool = False,
+        rules: str = "none", **identity: str
     ) -> None:
         architecture, head = Architecture(len(self.vocabulary), 8, 12, 2), HeadShape(len(labels), (6,), 5, 50)
 
@@ -135,6 +143,8 @@ class Project:
             architecture.save(folder / "architecture.json")
             head.save(folder / "head.json")
             (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+            write_vocabulary(folder, self.vocabulary)
+            save_tokenizer(WordTokenizer(rules=rules), folder / "tokenizer")
 
         seal(
             self.run.path("classifier"), "classifier", files,
@@ -304,3 +314,54 @@ def test_probabilities_that_are_not_finite_are_refused(project: Project) -> None
     project.seal_classifier(broken=True)
     with pytest.raises(DivergedError, match=r"not finite for 8 of 8 test documents.*lower learning rate"):
         project.evaluate()
+
+
+def test_text_that_is_read_otherwise_than_in_training_is_refused(project: Project) -> None:
+    """The classifier's tokenizer has other rules than the one the ids were made with."""
+    project.rows = [{**row, "text": row["text"].replace("a warm", "a Warm")} for row in project.rows]
+    project.seal_corpus(project.rows)
+    with pytest.raises(DataError, match=r"train gives other tokens now .* number 3 is 'xxunk' instead of 'warm', so "):
+        project.evaluate()
+
+
+def test_a_sample_of_the_training_text_is_read_again(project: Project) -> None:
+    corpus, ids, classifier = (
+        artifacts.open_artifact(project.run.path(slot), slot) for slot in ("corpus", "ids", "classifier")
+    )
+    store = IdStore.open(ids)
+    assert check_tokens(classifier, corpus, store) == 24
+    project.seal_classifier(rules="fastai")  # no capitals, no repeats: the same tokens
+    assert check_tokens(artifacts.open_artifact(project.run.path("classifier"), "classifier"), corpus, store) == 24
+
+
+@pytest.mark.parametrize("bs", [1, 3, 64])
+def test_stopped_predictions_go_on(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bs: int) -> None:
+    classifier = artifacts.open_artifact(project.run.path("classifier"), "classifier")
+    store = IdStore.open(artifacts.open_artifact(project.run.path("ids"), "ids"))
+    log = io.StringIO()
+
+    def predict(checkpoints: CheckpointStore | None = None) -> Any:
+        return predict_documents(
+            classifier, store, np.arange(33), bs=bs, run=project.run.recipe.run, reporter=Reporter(log),
+            checkpoints=checkpoints,
+        )
+
+    whole = predict()
+    checkpoints = CheckpointStore(tmp_path / "checkpoints", "a" * 64, keep=2, reporter=Reporter(log))
+    seen = 0
+    check = stopping.check
+
+    def third_time(where: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 3:
+            stopping.ask("a test")
+        check(where)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stopping, "check", third_time)
+        with pytest.raises(Stopped, match=r"Predicting after batch \d of \d+ was stopped by a test"):
+            predict(checkpoints)
+    stopping.forget()
+    assert (predict(checkpoints) == whole).all()
+    assert "going on after batch" in log.getvalue()

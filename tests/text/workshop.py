@@ -8,8 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.artifact import Artifact, Manifest, hash_folder, installed_versions, now, open_partial, seal
+from pipeline.artifact import Artifact, Manifest, hash_folder, seal
+from pipeline.attempt import open_partial
 from pipeline.progress import Reporter
+from pipeline.provenance import installed_versions, now
 from pipeline.recipe import Recipe
 from pipeline.settings import InputSettings, NumericalizeCorpusSettings, TokenizeCorpusSettings
 from pipeline.stage import Run, run_stage, stage_named

@@ -10,7 +10,8 @@ from fastai.learner import Callback
 from tiny_training import CLASSIFIER, LM, LM_STEPS, LM_VALID, StopAt, same, train
 
 from pipeline import stopping
-from pipeline.errors import Stopped
+from pipeline.errors import OutOfMemoryError, Stopped
+from pipeline.machine import limit_behind
 from pipeline.settings import TrainingSettings
 from pipeline.training.state import read_plain, read_state
 
@@ -183,3 +184,23 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     again = train(tmp_path / "x", fingerprint="a" * 64)
     assert "it is checkpoint 9 of run ffffffffffff" in again.log
     assert same(again, unbroken)
+
+
+def test_exhausted_memory_leaves_the_checkpoint_and_a_way_on(tmp_path: Path) -> None:
+    class Glutton(Callback):
+        def after_batch(self) -> None:
+            if self.training and self.iter == 6:
+                torch.empty(2**60)
+
+    settings = LM.model_copy(update={"checkpoint_steps": 2})
+    with pytest.raises(RuntimeError, match="can't allocate memory") as exhausted:
+        train(tmp_path / "x", settings, (Glutton(),))
+    expected = limit_behind(exhausted.value, "finetune_lm", "python -m pipeline run --set finetune_lm.bs=2")
+    assert isinstance(expected, OutOfMemoryError)
+    assert str(expected) == (
+        "finetune_lm ran out of memory. The same command goes on where there is more memory; "
+        "here, try python -m pipeline run --set finetune_lm.bs=2"
+    )
+    again = train(tmp_path / "x", settings)
+    assert "going on after step 6 " in again.log
+    assert same(again, train(tmp_path / "unbroken", settings))

@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from faults.line.bench import PRECISIONS, STAGES, TIMEOUT_S, Bench
-from pipeline.artifact import MANIFEST, hash_file, open_artifact, unfinished
+from pipeline.artifact import MANIFEST, hash_file, open_artifact
+from pipeline.attempt import unfinished
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
 from pipeline.training.checkpoints import CheckpointStore

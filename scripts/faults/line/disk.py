@@ -43,6 +43,24 @@ def fill_small_disks(bench: Bench, trials: int) -> Counter[str]:
     return count
 
 
+def read_only_disk(bench: Bench) -> Counter[str]:
+    """A folder that cannot be written is an exit 7 too; nothing is counted where none can be mounted."""
+    count: Counter[str] = Counter()
+    mount = bench.folder / "read-only-disk"
+    mount.mkdir(exist_ok=True)
+    if os.geteuid() != 0 or not _mount(mount, 64):
+        return count
+    try:
+        subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
+        child = bench.warm.start(bench.arguments("fp32"), cwd=mount, log_path=bench.folder / "read-only.txt")
+        count["full_disks"] += 1
+        count["named"] += child.wait(TIMEOUT_S) == STORAGE and "Read-only file system" in child.output()
+        count["recovered"] += not list(mount.iterdir())
+    finally:
+        _unmount(mount)
+    return count
+
+
 def _count(bench: Bench, home: Path, code: int, count: Counter[str]) -> None:
     log = (home / "log.txt").read_text(encoding="utf-8")
     if code == 0:

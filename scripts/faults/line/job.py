@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifact, cli, storage
+from pipeline import artifact, attempt, cli, storage
 from pipeline.text import shards
 from pipeline.training.checkpoints import CheckpointStore
 
@@ -74,6 +74,7 @@ def arm() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
     if spare := os.environ.get("FAULT_SPARE_BYTES"):
         storage.SPARE_BYTES = int(spare)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a harness in the background would be deaf to Ctrl-C
     victim, _, where = os.environ.get("FAULT_SAVE", "0:").partition(":")
     saves = Saves(int(victim), where)
     for name in SYSTEM_CALLS:
@@ -82,7 +83,7 @@ def arm() -> None:
     artifact.seal = saves.watch(artifact.seal)
     shards.write_shard = saves.watch(shards.write_shard)
     storage.write_durably = saves.watch(storage.write_durably)
-    vars(artifact)["write_durably"] = storage.write_durably
+    vars(attempt)["write_durably"] = storage.write_durably
     if path := os.environ.get("FAULT_SAVES"):
         atexit.register(lambda: Path(path).write_text(str(saves.number), encoding="utf-8"))
 

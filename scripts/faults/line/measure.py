@@ -14,6 +14,7 @@ from faults.line.soak import soak
 from faults.warm import Warm
 
 ROOT = Path(__file__).parents[3]
+RESULTS = Path(__file__).parents[1] / "results.json"
 
 
 def measure(options: Namespace) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def measure(options: Namespace) -> dict[str, Any]:
             "artifacts spoilt": _timed("spoilt artifacts", damage.spoil_artifacts, bench, options.flips, options.cuts),
             "files that cannot grow": _timed("files that cannot grow", disk.limit_file_size, bench, options.runs),
             "small disks": _timed("small disks", disk.fill_small_disks, bench, options.runs),
+            "read-only disk": _timed("read-only disk", disk.read_only_disk, bench),
             "two jobs": _timed("two jobs on one run", locks.two_at_once, bench, max(1, options.runs // 3)),
         }
     return {**_sum(figures), "figures": {name: dict(count) for name, count in figures.items()}}
@@ -52,16 +54,20 @@ def _timed(title: str, trial: Any, *arguments: Any) -> Counter[str]:
 
 def _sum(figures: dict[str, Counter[str]]) -> dict[str, int]:
     total = sum(figures.values(), Counter[str]())
-    killed = figures["killed at random"] + figures["killed inside a save"]
+    in_save = figures["killed inside a save"]
+    killed = figures["killed at random"] + in_save
     checkpoints = figures["checkpoints spoilt"] + figures["runs on a spoilt checkpoint"]
     return {
-        "kills": killed["kills"], "inside_saves": figures["killed inside a save"]["kills"],
-        "recovered": killed["recovered"], "bit_equal": killed["bit_equal"], "leftovers": killed["leftovers"],
+        "kills": killed["kills"], "recovered": killed["recovered"], "bit_equal": killed["bit_equal"],
+        "leftovers": killed["leftovers"], "kills_in_save": in_save["kills"],
+        "recovered_in_save": in_save["recovered"], "bit_equal_in_save": in_save["bit_equal"],
         "signals": total["signals"], "durable": total["durable"], "steps_lost": total["steps_lost"],
         "corruptions": total["corruptions"], "silent_loads": total["silent_loads"],
         "spoilt_checkpoints": checkpoints["corruptions"], "fell_back": checkpoints["fell_back"],
         "full_disks": total["full_disks"], "full_disks_named": total["named"],
-        "full_disks_recovered": figures["files that cannot grow"]["recovered"] + figures["small disks"]["recovered"],
+        "full_disks_recovered": sum(
+            figures[name]["recovered"] for name in ("files that cannot grow", "small disks", "read-only disk")
+        ),
         "locks": total["locks"], "locks_refused": total["refused"], "locks_taken_over": total["taken_over"],
     }
 
@@ -80,6 +86,7 @@ def passed(result: dict[str, Any]) -> bool:
     )
 
 
-def as_json(result: dict[str, Any]) -> str:
-    """The last line of the harness."""
-    return json.dumps(result)
+def record(name: str, result: Any) -> None:
+    """Keep the result for the README under `name`: line, soak or rivals."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps({**results, name: result}, indent=2) + "\n", encoding="utf-8")

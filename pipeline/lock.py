@@ -1,0 +1,39 @@
+"""The only right to write an artifact: two jobs that are started for the same run never mix their files."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.errors import LockedError
+from pipeline.provenance import this_process
+
+
+@contextlib.contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold the only right to write `target`; LockedError names host, pid and job of who holds it.
+
+    The lock is the kernel's, so it ends with its process however that ends: a killed job leaves none behind.
+    """
+    from filelock import FileLock, Timeout
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock_path = target.with_name(f".{target.name}.lock")
+    owner_path = target.with_name(f".{target.name}.owner.json")
+    try:
+        with FileLock(lock_path, timeout=0):
+            owner_path.write_text(json.dumps(this_process()), encoding="utf-8")
+            try:
+                yield
+            finally:
+                owner_path.unlink(missing_ok=True)
+    except Timeout:
+        try:
+            holder = json.loads(owner_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            holder = {}
+        job = f", job {holder['job_id']}" if holder.get("job_id") else ""
+        raise LockedError(
+            f"{target} is being written by process {holder.get('pid', '?')} on host {holder.get('host', '?')}{job}.",
+            "Wait for it, or choose another --run.",
+        ) from None

@@ -1,0 +1,116 @@
+"""Making one sealed artifact, for stages and imports alike: lock, leave what is unchanged, work, seal."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import artifact as artifacts
+from pipeline import attempt as attempts
+from pipeline import lock, machine, provenance
+from pipeline.artifact import Artifact, InputRecord, Manifest
+from pipeline.errors import InputError, PipelineError
+from pipeline.progress import Reporter, format_duration
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made, and of what: all that is known before the work begins. The fields are the manifest's."""
+
+    target: Path
+    slot: str
+    stage: str
+    code_version: int
+    fingerprint: str
+    settings: dict[str, dict[str, Any]]
+    inputs: dict[str, InputRecord] = field(default_factory=dict)
+    source: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What a stage reports for its manifest."""
+
+    metrics: dict[str, Any]
+    identity: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    precision: dict[str, str] | None = None
+
+
+@contextlib.contextmanager
+def held(target: Path, stage: str, smaller: str = "") -> Iterator[None]:
+    """The only right to make `target`, with a replacement that was cut off put right.
+
+    Raises LockedError; and StorageError and OutOfMemoryError in place of what the work raises when the machine is at
+    its limits. `smaller` is the command that would ask for less memory.
+    """
+    try:
+        with lock.locked(target):
+            artifacts.recover(target)
+            yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        expected = machine.limit_behind(error, stage, smaller)
+        if expected is None:
+            raise
+        raise expected from error
+
+
+def manifest_before(target: Path, force: bool) -> Manifest | None:
+    """The manifest of what lies at `target`; InputError if it is damaged, None in that case with `force`."""
+    try:
+        return artifacts.read_manifest(target)
+    except InputError:
+        if not force:
+            raise
+        return None
+
+
+def unchanged(order: Order, before: Manifest | None, reporter: Reporter, force: bool) -> Artifact | None:
+    """The artifact of `order`, if `before` says that it was made already.
+
+    Raises InputError if its files are damaged; with `force` it is then to be made anew.
+    """
+    if before is None or before.fingerprint != order.fingerprint:
+        return None
+    found = Artifact(order.target, before)
+    try:
+        artifacts.verify_files(found)
+    except InputError:
+        if not force:
+            raise
+        return None
+    reporter.line(f"{order.stage}: nothing changed ({order.target})")
+    return found
+
+
+def make(order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Reporter) -> Artifact:
+    """Do the work and seal what came of it. Call with the lock held.
+
+    `work` gets the folder to write into, and whether it holds pieces of an earlier attempt at the same `order`.
+    """
+    folder, resuming = attempts.open_partial(
+        order.target, order.fingerprint, code_version=order.code_version, settings=order.settings,
+        inputs={slot: record.fingerprint for slot, record in order.inputs.items()},
+    )
+    reporter.line(f"{order.stage}: {'going on' if resuming else 'starting'} ({order.target})")
+    started = time.monotonic()
+    machine.reset_peak_memory()
+    outcome = work(folder, resuming)
+    commit, dirty = provenance.git_state()
+    process, wall_s = provenance.this_process(), time.monotonic() - started
+    sealed = artifacts.seal(
+        order.target,
+        Manifest(
+            slot=order.slot, stage=order.stage, code_version=order.code_version, fingerprint=order.fingerprint,
+            settings=order.settings, inputs=order.inputs, source=order.source, identity=outcome.identity, files={},
+            versions=provenance.installed_versions(), git_commit=commit, git_dirty=dirty, host=process["host"],
+            job_id=process["job_id"], device=outcome.device, precision=outcome.precision, created=provenance.now(),
+            wall_s=round(wall_s, 3), peak_memory_mb=round(machine.peak_memory_mb(), 1), metrics=outcome.metrics,
+        ),
+    )
+    reporter.line(f"{order.stage}: sealed in {format_duration(wall_s)} ({order.target})")
+    return sealed
