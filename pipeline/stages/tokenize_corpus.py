@@ -19,8 +19,9 @@ from pipeline import stopping
 from pipeline.artifact import hash_folder
 from pipeline.corpus.documents import SPLITS
 from pipeline.errors import DataError
+from pipeline.making import StageOutcome
 from pipeline.settings import TokenizeCorpusSettings
-from pipeline.stage import StageContext, StageOutcome
+from pipeline.stage import StageContext
 from pipeline.storage import sync_tree, write_durably
 from pipeline.text.encoding import EncodedBatch
 from pipeline.text.shards import tokenize_shards
@@ -109,11 +110,12 @@ def _prepare_subword(
 ) -> tuple[Tokenizer, Path, dict[str, Any]]:
     from pipeline.text.subword import train_subword
 
-    trained = context.resume / "subword.json"
+    trained, kept = context.resume / "subword.json", context.resume / "subword"
     if trained.exists():
         earlier = json.loads(trained.read_text(encoding="utf-8"))
-        if folder.exists() and hash_folder(folder) == earlier["identity"]:
+        if kept.exists() and hash_folder(kept) == earlier["identity"]:
             context.reporter.line("tokenize_corpus: the pieces were trained before the stage was stopped")
+            shutil.copytree(kept, folder)
             return load_tokenizer(folder), folder, earlier["metrics"]
     context.reporter.line(f"tokenize_corpus: training {settings.vocab_size:,} {settings.model_type} pieces")
     tokenizer, share = train_subword(
@@ -127,7 +129,9 @@ def _prepare_subword(
     )
     training_share = {"documents": share.documents, "bytes": share.bytes}
     metrics = {"tokenizer": "subword", "pieces": tokenizer.n_pieces, "training_share": training_share}
-    sync_tree(folder)
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder, kept)
+    sync_tree(kept)
     write_durably(trained, json.dumps({"identity": hash_folder(folder), "metrics": metrics}))
     return tokenizer, folder, metrics
 
