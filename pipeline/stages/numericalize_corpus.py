@@ -20,6 +20,7 @@ from pipeline.errors import DataError
 from pipeline.making import StageOutcome
 from pipeline.settings import NumericalizeCorpusSettings
 from pipeline.stage import StageContext
+from pipeline.text.arrays import append_array
 from pipeline.text.rules import SPECIAL_TOKENS, UNK
 from pipeline.text.vocabulary import ids_of_types, make_vocabulary, read_vocabulary, write_vocabulary
 
@@ -115,7 +116,7 @@ def _write_ids(
         for at in range(0, len(type_ids), BLOCK_TOKENS):
             stopping.check("numericalize_corpus")
             block = type_ids[at : at + BLOCK_TOKENS]
-            np.take(narrow, block).tofile(stream)
+            append_array(stream, np.take(narrow, block))
             task.advance(len(block))
 
 

@@ -23,6 +23,7 @@ from pipeline.making import StageOutcome
 from pipeline.settings import TokenizeCorpusSettings
 from pipeline.stage import StageContext
 from pipeline.storage import sync_tree, write_durably
+from pipeline.text.arrays import append_array, save_array
 from pipeline.text.encoding import EncodedBatch
 from pipeline.text.shards import tokenize_shards
 from pipeline.text.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer, save_tokenizer
@@ -58,7 +59,7 @@ def run(context: StageContext) -> StageOutcome:
             task.advance(len(batch.lengths), f"{len(tokens.types):,} types")
 
     n_tokens = np.concatenate(tokens.lengths)
-    np.save(context.work / "offsets.npy", np.concatenate([[0], np.cumsum(n_tokens)]).astype(np.int64))
+    save_array(context.work / "offsets.npy", np.concatenate([[0], np.cumsum(n_tokens)]).astype(np.int64))
     _write_types(context.work / "types.parquet", tokens)
     table = table.append_column("n_tokens", pa.array(n_tokens, pa.int32()))
     pq.write_table(table, context.work / "documents.parquet")
@@ -164,7 +165,7 @@ class _TokenWriter:
         """Append the documents of `batch` to `stream`."""
         types = self.types
         number = np.array([types.setdefault(token, len(types)) for token in batch.types], dtype="<u4")
-        number[batch.ids].tofile(stream)
+        append_array(stream, number[batch.ids])
         if len(types) > self.counts.shape[1]:
             self.counts = np.pad(self.counts, ((0, 0), (0, max(len(types), self.counts.shape[1]))))
         end = self._n_documents + len(batch.lengths)

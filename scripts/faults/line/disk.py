@@ -5,18 +5,22 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from faults.line.bench import TIMEOUT_S, Bench, leftovers
+from faults.line.bench import STAGES, TIMEOUT_S, Bench, leftovers
 
 STORAGE = 7
 
 
 def limit_file_size(bench: Bench, trials: int) -> Counter[str]:
-    """Let no file grow beyond a random size: exit 7 without a traceback, and all is well once the limit is gone."""
+    """Let no file grow beyond a size, first one byte too little for the tokens.
+
+    Exit 7 without a traceback, and all is well once the limit is gone.
+    """
     count: Counter[str] = Counter()
     largest = max(path.stat().st_size for path in bench.unbroken["fp32"].home.rglob("*") if path.is_file())
-    for _ in range(trials):
+    short = (bench.unbroken["fp32"].home / STAGES["tokenize_corpus"] / "type_ids.bin").stat().st_size - 1
+    for number in range(trials):
         home = bench.new_home("full")
-        limit = bench.rng.randrange(largest)
+        limit = short if number == 0 else bench.rng.randrange(largest)
         code = bench.start(home, "fp32", FAULT_FILE_BYTES=str(limit)).wait(TIMEOUT_S)
         _count(bench, home, code, count)
     return count
