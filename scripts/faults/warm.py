@@ -183,6 +183,7 @@ def become(job: dict[str, Any]) -> list[str]:
         os.dup2(empty.fileno(), 0)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a harness in the background is deaf to Ctrl-C
     os.chdir(job["cwd"])
     os.environ.update(job["env"])
     sys.argv[1:] = job["argv"]

@@ -74,7 +74,6 @@ def arm() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
     if spare := os.environ.get("FAULT_SPARE_BYTES"):
         storage.SPARE_BYTES = int(spare)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a harness in the background would be deaf to Ctrl-C
     victim, _, where = os.environ.get("FAULT_SAVE", "0:").partition(":")
     saves = Saves(int(victim), where)
     for name in SYSTEM_CALLS:
