@@ -5,7 +5,6 @@ Writes documents.parquet and labels.json. The cleaning policy is in `pipeline.co
 """
 
 import json
-import shutil
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +14,6 @@ import numpy as np
 
 from pipeline import stopping
 from pipeline.artifact import Manifest
-from pipeline.attempt import ATTEMPT
 from pipeline.corpus import source as sources
 from pipeline.corpus.cleaning import COUNTED, clean_text
 from pipeline.corpus.documents import SPLITS, TRAIN
@@ -41,7 +39,6 @@ def locate_source(
 
 def run(context: StageContext) -> StageOutcome:
     """Make the corpus. Raises InputError, DataError or UsageError; see the policies for which."""
-    _clear(context)
     settings: PrepareCorpusSettings = context.settings
     source = _source_with_data(context)
     spool, cleaned = context.resume / "spool.parquet", Counter[str]()
@@ -56,16 +53,6 @@ def run(context: StageContext) -> StageOutcome:
     metrics = _metrics(index, plan, cleaned) | {"published_source": source.record.get("published")}
     _report(context.reporter, settings, metrics)
     return StageOutcome(metrics)
-
-
-def _clear(context: StageContext) -> None:
-    for path in context.resume.iterdir():
-        if path.name == ATTEMPT:
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _source_with_data(context: StageContext) -> Source:

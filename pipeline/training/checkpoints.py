@@ -35,7 +35,6 @@ class CheckpointManifest(BaseModel):
         """A copy with its seal filled in."""
         return self.model_copy(update={"seal": hash_json(self.model_dump(exclude={"seal"}))})
 
-
     def as_text(self) -> str:
         """What the file holds, to the byte."""
         return self.model_dump_json(indent=1) + "\n"
