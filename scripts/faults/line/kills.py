@@ -22,12 +22,9 @@ def kill_at_random_times(bench: Bench, kills: int) -> Counter[str]:
     while count["kills"] < kills:
         precision, stage = PRECISIONS[number % 3], stages[number % len(stages)]
         number += 1
-        unbroken = bench.unbroken[precision]
-        starts = [*(unbroken.started[name] for name in stages), unbroken.seconds]
-        position = stages.index(stage)
         home = bench.new_home("killed")
         child = bench.start(home, precision)
-        time.sleep(bench.rng.uniform(starts[position], starts[position + 1]))
+        time.sleep(_moment_of(bench, precision, stage))
         child.kill_group()
         if not ended_by(child.wait(TIMEOUT_S)):
             continue  # it was faster than its model
@@ -51,6 +48,14 @@ def kill_inside_saves(bench: Bench, kills: int) -> Counter[str]:
     return count
 
 
+def _moment_of(bench: Bench, precision: str, stage: str) -> float:
+    """Seconds from the start of a run to a random moment of `stage`, as the unbroken run went."""
+    unbroken = bench.unbroken[precision]
+    starts = [*(unbroken.started[name] for name in STAGES), unbroken.seconds]
+    position = list(STAGES).index(stage)
+    return bench.rng.uniform(starts[position], starts[position + 1])
+
+
 def _recover(bench: Bench, home: Path, precision: str, count: Counter[str]) -> None:
     count["kills"] += 1
     recovered = bench.finish(home, precision) == 1
@@ -71,12 +76,9 @@ def signal_at_random_times(bench: Bench, signals: int) -> Counter[str]:
     while count["signals"] < signals:
         precision, stage, sent = PRECISIONS[number % 3], stages[number % len(stages)], SIGNALS[number % len(SIGNALS)]
         number += 1
-        unbroken = bench.unbroken[precision]
-        starts = [*(unbroken.started[name] for name in stages), unbroken.seconds]
-        position = stages.index(stage)
         home = bench.new_home("signalled")
         child = bench.start(home, precision)
-        time.sleep(bench.rng.uniform(starts[position], starts[position + 1]))
+        time.sleep(_moment_of(bench, precision, stage))
         child.kill(sent)
         code = child.wait(TIMEOUT_S)
         if code == 0 or (code == -sent and "prepare_corpus: starting" not in child.output()):
