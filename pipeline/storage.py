@@ -36,10 +36,10 @@ def move_into_place(temporary: Path, final: Path) -> None:
     sync(final.parent)
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Write a small file: complete under its name, or not at all."""
+def write_durably(path: Path, content: str | bytes) -> None:
+    """Write a small file: complete under its name, or not at all. Text becomes UTF-8."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     sync(temporary)
     move_into_place(temporary, path)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
-from pipeline.storage import move_into_place, sync, write_durably
+from pipeline.storage import write_durably
 
 ATTEMPT = "attempt.json"
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -74,11 +74,8 @@ class Parts:
 
     def put(self, number: int, input_digest: bytes, content: bytes) -> None:
         """Keep a finished block: complete or not at all, also after a power cut."""
-        temporary = self.path(number).with_suffix(".tmp")
         checksum = hashlib.sha256(input_digest + content).digest()
-        temporary.write_bytes(input_digest + checksum + content)
-        sync(temporary)
-        move_into_place(temporary, self.path(number))
+        write_durably(self.path(number), input_digest + checksum + content)
 
     def read_all(self, digests: list[bytes]) -> Iterator[bytes]:
         """All blocks in order. Raises InputError if there are more than the input has."""
