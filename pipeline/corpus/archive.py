@@ -8,6 +8,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ XZ_MEMORY_BYTES = 256 * 2**20
 """`xz -9` needs 65 MB to unpack; a header may ask for 4 GB."""
 _BLOCK = 512
 """A tar archive is made of blocks of this many bytes and ends with blocks of zeros."""
-_PIECE = 2**20
+_PIECE = 2**18
 _PACKED_PIECE = 2**14
 """Bytes taken from the file at a time; what is taken counts as read, so it is little."""
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
@@ -38,6 +39,10 @@ _KINDS = {
     tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link", tarfile.CHRTYPE: "a device",
     tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a named pipe", tarfile.DIRTYPE: "a folder",
 }
+_ORDINARY_NUMBERS = re.compile(
+    rb"(?:[0-7]{7}\0){3}([0-7]{11})[\0 ][0-7]{11}[\0 ]([0-7]{6})\0 0(?s:.{172})(?:[0-7]{7}\0|\0{8}){2}"
+)
+"""From byte 100 on: mode, owner, group, size, time, checksum, type, then link, magic and names, then device."""
 _MEND = "Do not use it unless you know who made it; give another --source."
 
 T = TypeVar("T")
@@ -109,6 +114,11 @@ def _members(stream: "_Unpacked", path: Path) -> Iterator[_Member]:
         block = stream.exactly(_BLOCK, at_end="it ends without its end mark")
         if not block.strip(b"\0"):
             return
+        ordinary = _ordinary(block)
+        if ordinary is not None:
+            yield _Member(name or ordinary.name, ordinary.kind, ordinary.size if size is None else size)
+            name = size = None
+            continue
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         if header.size < 0:
             raise tarfile.ReadError(f"a header has the size {header.size}")
@@ -130,6 +140,21 @@ def _members(stream: "_Unpacked", path: Path) -> Iterator[_Member]:
             has_content = header.type in _REGULAR or header.type not in tarfile.SUPPORTED_TYPES
             yield _Member(name or header.name, header.type, (header.size if size is None else size) * has_content)
             name = size = None
+
+
+def _ordinary(block: bytes) -> _Member | None:
+    """The member of the header of a regular file as most archivers write it, ten times as fast as tarfile says it.
+
+    None for any other header.
+    """
+    numbers = _ORDINARY_NUMBERS.match(block, 100)
+    # The low half of Adler-32 is one more than the sum of so few bytes.
+    found = sum((zlib.adler32(block[at : at + 256]) & 0xFFFF) - 1 for at in (0, 256))
+    if numbers is None or found - sum(numbers[2]) - sum(b"\0 ") + 8 * ord(" ") != int(numbers[2], 8):
+        return None
+    name = block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    prefix = block[345:500].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return _Member(f"{prefix}/{name}" if prefix else name, tarfile.REGTYPE, int(numbers[1], 8))
 
 
 def _extension(stream: "_Unpacked", size: int, path: Path) -> bytes:
@@ -180,44 +205,58 @@ class _Unpacked:
     def __init__(self, raw: IO[bytes], path: Path) -> None:
         self._raw, self._path = raw, path
         self._stream = _decompressed(raw)
+        self._data, self._at = b"", 0
         self._position = 0
+        """Bytes unpacked so far."""
+        self._harmless = RATIO_FREE_BYTES
+        """Up to here they were not too many when last looked at."""
 
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes, and never more than a piece; none at the end."""
-        data = self._stream.read(min(size, _PIECE))
-        self._position += len(data)
-        if self._position > RATIO_FREE_BYTES and self._position > MAX_RATIO * self._raw.tell():
+    def exactly(self, size: int, at_end: str = "unexpected end of data") -> bytes:
+        """The next `size` bytes; memory is taken as they come, not as they are promised."""
+        end = self._at + size
+        if end <= len(self._data):
+            start, self._at = self._at, end
+            return self._data[start:end]
+        pieces = []
+        while size:
+            if not self._more():
+                raise tarfile.ReadError(at_end)
+            pieces.append(self._data[self._at : self._at + size])
+            self._at += len(pieces[-1])
+            size -= len(pieces[-1])
+        return b"".join(pieces)
+
+    def skip(self, size: int) -> None:
+        """Pass over `size` bytes."""
+        while size:
+            if not self._more():
+                raise tarfile.ReadError("unexpected end of data")
+            passed = min(size, len(self._data) - self._at)
+            self._at += passed
+            size -= passed
+
+    def finish(self) -> None:
+        """Read what comes after the end mark: nothing but zeros."""
+        while self._more():
+            if self._data[self._at :].strip(b"\0"):
+                raise tarfile.ReadError("there is more after its end mark")
+            self._at = len(self._data)
+
+    def _more(self) -> bool:
+        """Whether there are bytes left; if so, some are in memory now, but never more than a piece."""
+        if self._at < len(self._data):
+            return True
+        self._data, self._at = self._stream.read(_PIECE), 0
+        self._position += len(self._data)
+        if self._position > self._harmless:
+            self._harmless = max(RATIO_FREE_BYTES, MAX_RATIO * self._raw.tell())
+        if self._position > self._harmless:
             raise InputError(
                 f"{self._path} unpacks to more than {MAX_RATIO} times its size: {self._position:,} bytes out of its "
                 f"first {self._raw.tell():,}.",
                 "It looks like a decompression bomb. If it is yours, give it as a folder (kind folder or imdb).",
             )
-        return data
-
-    def exactly(self, size: int, at_end: str = "unexpected end of data") -> bytes:
-        """The next `size` bytes; memory is taken as they come, not as they are promised."""
-        pieces = []
-        while size:
-            data = self.read(size)
-            if not data:
-                raise tarfile.ReadError(at_end)
-            pieces.append(data)
-            size -= len(data)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def skip(self, size: int) -> None:
-        """Pass over `size` bytes."""
-        while size:
-            data = self.read(size)
-            if not data:
-                raise tarfile.ReadError("unexpected end of data")
-            size -= len(data)
-
-    def finish(self) -> None:
-        """Read what comes after the end mark: nothing but zeros."""
-        while data := self.read(_PIECE):
-            if data.strip(b"\0"):
-                raise tarfile.ReadError("there is more after its end mark")
+        return bool(self._data)
 
 
 def _decompressed(raw: IO[bytes]) -> _Readable:

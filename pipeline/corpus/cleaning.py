@@ -20,7 +20,6 @@ from collections import Counter
 
 LONG_DOCUMENT_CHARS = 1_000_000
 LONG_RUN_CHARS = 1_000
-_WINDOW = LONG_RUN_CHARS // 2
 COUNTED = (
     "empty", "blank", "bom", "invalid_utf8", "nul", "surrogates", "line_ends", "control_characters", "special_tokens",
     "long_runs", "over_1m_characters",
@@ -54,7 +53,7 @@ def clean_text(raw: bytes | str, counts: Counter[str]) -> str | None:
         counts["control_characters"] += 1
     if "xx" in text and _SPECIAL_TOKEN.search(text):
         counts["special_tokens"] += 1
-    if _has_long_run(text):
+    if has_long_run(text):
         counts["long_runs"] += 1
     if len(text) > LONG_DOCUMENT_CHARS:
         counts["over_1m_characters"] += 1
@@ -63,7 +62,8 @@ def clean_text(raw: bytes | str, counts: Counter[str]) -> str | None:
 
 def clean_name(value: str) -> str:
     """A label, group or document id without white space around it and without what cannot be stored or shown."""
-    return _UNFIT_FOR_NAMES.sub("\ufffd", value.strip())
+    value = value.strip()
+    return value if value.isascii() and value.isprintable() else _UNFIT_FOR_NAMES.sub("\ufffd", value)
 
 
 def _decode(raw: bytes | str, counts: Counter[str]) -> str:
@@ -81,8 +81,11 @@ def _decode(raw: bytes | str, counts: Counter[str]) -> str:
     return raw
 
 
-def _has_long_run(text: str) -> bool:
+def has_long_run(text: str) -> bool:
     """True if more than LONG_RUN_CHARS characters follow each other without white space."""
-    # Such a run fills one of these windows, and splitting a window stops at its first word.
-    filled = any(len(text[at : at + _WINDOW].split(None, 1)) == 1 for at in range(0, len(text), _WINDOW))
-    return len(text) > LONG_RUN_CHARS and filled and max(map(len, text.split())) > LONG_RUN_CHARS
+    at = 0
+    while len(text) - at > LONG_RUN_CHARS:
+        at = text.rfind(" ", at, at + LONG_RUN_CHARS + 1) + 1
+        if not at:  # no space there, but maybe other white space
+            return max(map(len, text.split()), default=0) > LONG_RUN_CHARS
+    return False
