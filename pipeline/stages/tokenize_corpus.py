@@ -43,7 +43,7 @@ def run(context: StageContext) -> StageOutcome:
         raise DataError(f"{corpus.path} holds no document.", "Give a source with text in it to prepare_corpus.")
     tokenizer, folder, metrics = _prepare_tokenizer(context, documents)
     identity = hash_folder(folder)
-    shards = context.resume / f"shards-{identity[:16]}"
+    shards = context.resume / f"pieces-{identity[:16]}"
     shards.mkdir(exist_ok=True)
 
     splits = _split_numbers(table)

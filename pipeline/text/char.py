@@ -16,6 +16,7 @@ class CharTokenizer:
     out, because the token implies it."""
 
     kind = "char"
+    splitter = None
 
     def __init__(self, rules: str = "fastai") -> None:
         self.rules = rules
@@ -30,6 +31,10 @@ class CharTokenizer:
     def encode(self, texts: Sequence[str]) -> EncodedBatch:
         """Types and ids of many texts; the same tokens as `tokenize` gives."""
         return encode_lists([self.tokenize(text) for text in texts])
+
+    def join(self, pieces: EncodedBatch) -> EncodedBatch:
+        """`pieces` as they are: `encode` leaves nothing to do."""
+        return pieces
 
     def detokenize(self, tokens: Sequence[str]) -> str:
         """Readable text; special tokens carried out."""

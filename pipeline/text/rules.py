@@ -8,6 +8,8 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from pipeline.corpus.cleaning import LONG_RUN_CHARS, has_long_run
+
 SPECIAL_TOKENS = ("xxunk", "xxpad", "xxbos", "xxeos", "xxfld", "xxrep", "xxwrep", "xxup", "xxmaj")
 """fastai's special tokens in fastai's order: the first ids of every vocabulary."""
 UNK, PAD, BOS, EOS, FLD, REP, WREP, UP, MAJ = SPECIAL_TOKENS
@@ -15,7 +17,7 @@ SPACE = "▁"
 """Stands for a space inside a token."""
 MAX_REPEAT = 1000
 """Generated text may ask for any repeat count; `resolve` writes no more than this many."""
-MAX_CHUNK_CHARS = 1000
+MAX_CHUNK_CHARS = LONG_RUN_CHARS
 """A run of more characters without white space is cut into runs of this length before rules and spaCy see it.
 
 Both take quadratic time on such runs, and fastai refuses texts over 1,000,000 characters altogether (spaCy E088).
@@ -78,9 +80,7 @@ def prepare(text: str) -> str:
 
 def cut_long_chunks(text: str) -> str:
     """`text` with a space after every MAX_CHUNK_CHARS characters of a run without white space."""
-    if len(text) <= MAX_CHUNK_CHARS or max(map(len, text.split()), default=0) <= MAX_CHUNK_CHARS:
-        return text
-    return _LONG_CHUNK.sub(r"\g<0> ", text)
+    return _LONG_CHUNK.sub(r"\g<0> ", text) if has_long_run(text) else text
 
 
 def apply_rules(text: str) -> str:

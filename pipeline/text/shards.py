@@ -1,7 +1,8 @@
 """Tokenizing a corpus piece by piece, in worker processes or here; workers import neither torch nor fastai.
 
 A shard is one row group of the corpus, whatever the number of workers, and becomes one file; files are put together
-in corpus order, so the result does not depend on who made which.
+in corpus order, so the result does not depend on who made which. What workers know of words they would all have to
+learn, so where the tokenizer has a splitter they cut texts into pieces and this process makes the tokens.
 """
 
 import hashlib
@@ -11,10 +12,11 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ import pyarrow.parquet as pq
 from pipeline import stopping
 from pipeline.errors import OutOfMemoryError, StorageError
 from pipeline.progress import Reporter
-from pipeline.storage import move_into_place, sync
+from pipeline.storage import write_durably
 from pipeline.text.encoding import EncodedBatch
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -35,24 +37,32 @@ POLL_S = 0.2
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
+class Encoder(Protocol):
+    """A tokenizer, or the part of one that cuts texts into pieces."""
+
+    def encode(self, texts: Sequence[str]) -> EncodedBatch:
+        """Types and ids of many texts."""
+        ...
+
+
 class ShardTokenizer:
-    """Tokenizes row groups of one corpus file; each worker process has one."""
+    """Encodes row groups of one corpus file; each worker process has one."""
 
-    def __init__(self, documents: Path, tokenizer: Tokenizer, folder: Path) -> None:
-        self._documents, self._tokenizer, self._folder = documents, tokenizer, folder
+    def __init__(self, documents: Path, folder: Path) -> None:
+        self._documents, self._folder = documents, folder
 
-    def make(self, shard: int) -> Path:
+    def make(self, shard: int, encoder: Encoder) -> Path:
         """The file of row group `shard`: types, ids and lengths. One that is there already is taken as it is."""
         path = self._folder / f"{shard:06d}.shard"
         if not path.exists():
-            write_shard(path, merge(self._tokenizer.encode(texts) for texts in self._batches(shard)))
+            write_shard(path, merge(encoder.encode(texts) for texts in self._batches(shard)))
         return path
 
-    def make_again(self, shard: int) -> Path:
+    def make_again(self, shard: int, encoder: Encoder) -> Path:
         """The file of row group `shard`, made anew in place of a damaged one, which is set aside."""
         path = self._folder / f"{shard:06d}.shard"
         path.rename(path.with_suffix(".damaged"))
-        return self.make(shard)
+        return self.make(shard, encoder)
 
     def _batches(self, shard: int) -> Iterator[list[str]]:
         texts: list[str] = []
@@ -86,12 +96,8 @@ def write_shard(path: Path, batch: EncodedBatch) -> None:
     content = io.BytesIO()
     for part in (batch.lengths, batch.ids, np.frombuffer(types, dtype=np.uint8)):
         np.save(content, part)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        stream.write(hashlib.sha256(content.getbuffer()).digest())
-        stream.write(content.getbuffer())
-    sync(partial)
-    move_into_place(partial, path)
+    data = content.getvalue()
+    write_durably(path, hashlib.sha256(data).digest() + data)
 
 
 def read_shard(path: Path) -> EncodedBatch | None:
@@ -114,33 +120,38 @@ def tokenize_shards(
     """
     with pq.ParquetFile(documents) as file:
         n_shards = file.metadata.num_row_groups
-    here = ShardTokenizer(documents, tokenizer, folder)
     workers = min(workers or os.cpu_count() or 1, max(n_shards, 1))
-    made = map(here.make, range(n_shards)) if workers == 1 else _made_by_workers(
-        documents, tokenizer_folder, folder, n_shards, workers
+    here = ShardTokenizer(documents, folder)
+    made = (
+        (here.make(shard, tokenizer.splitter or tokenizer) for shard in range(n_shards)) if workers == 1
+        else _made_by_workers(documents, tokenizer, tokenizer_folder, folder, n_shards=n_shards, workers=workers)
     )
     for shard, path in enumerate(made):
         batch = read_shard(path)
         if batch is None:
             reporter.line(f"tokenize_corpus: {path.name} is damaged; set aside and made anew")
-            batch = read_shard(here.make_again(shard))
+            batch = read_shard(here.make_again(shard, tokenizer.splitter or tokenizer))
             if batch is None:
                 raise StorageError(f"{path} does not read back as it was written.", "Use another disk, or check it.")
-        yield batch
+        yield tokenizer.join(batch)
         stopping.check(f"tokenize_corpus after shard {shard + 1} of {n_shards}")
 
 
 def _made_by_workers(
-    documents: Path, tokenizer_folder: Path, folder: Path, n_shards: int, workers: int
+    documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, *, n_shards: int, workers: int
 ) -> Iterator[Path]:
     with ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _set_up, (documents, tokenizer_folder, folder)
+        workers, multiprocessing.get_context("spawn"), _set_up, (documents, folder)
     ) as pool:
         waiting: deque[Future[Path]] = deque()
         try:
+            with stopping.kept_from_children():
+                for _ in range(workers):
+                    pool.submit(_awake)
+            encoder = tokenizer.splitter or tokenizer_folder  # may import spaCy, which takes as long as they to start
             for shard in range(n_shards):
                 with stopping.kept_from_children():
-                    waiting.append(pool.submit(_make, shard))
+                    waiting.append(pool.submit(_make, shard, encoder))
                 if len(waiting) > 2 * workers:
                     yield _result(waiting.popleft())
             while waiting:
@@ -164,16 +175,24 @@ def _result(future: Future[Path]) -> Path:
 
 
 _worker: ShardTokenizer
+_encoder: Encoder | None = None
 
 
-def _set_up(documents: Path, tokenizer_folder: Path, folder: Path) -> None:
+def _set_up(documents: Path, folder: Path) -> None:
     global _worker  # noqa: PLW0603 - one per worker process, set once
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = ShardTokenizer(documents, load_tokenizer(tokenizer_folder), folder)
+    _worker = ShardTokenizer(documents, folder)
 
 
-def _make(shard: int) -> Path:
-    return _worker.make(shard)
+def _awake() -> None:
+    """Does nothing: a task that finds no idle process starts one."""
+
+
+def _make(shard: int, encoder: Encoder | Path) -> Path:
+    global _encoder  # noqa: PLW0603 - loaded once per worker process
+    if _encoder is None:
+        _encoder = load_tokenizer(encoder) if isinstance(encoder, Path) else encoder
+    return _worker.make(shard, _encoder)
 
 
 def _end_with_parent() -> None:

@@ -53,6 +53,7 @@ class SubwordTokenizer:
     """Pieces of a SentencePiece model; xxbos first, special tokens as bare tokens, unknown characters as xxunk."""
 
     kind = "subword"
+    splitter = None
 
     def __init__(self, model: bytes, rules: str = "fastai") -> None:
         self.rules, self._model = rules, model
@@ -84,6 +85,10 @@ class SubwordTokenizer:
         distinct, local = by_first_appearance(ids, len(self._types))
         lengths = np.array([len(part) for part in parts], dtype=np.int64)
         return EncodedBatch([self._types[i] for i in distinct], local, lengths)
+
+    def join(self, pieces: EncodedBatch) -> EncodedBatch:
+        """`pieces` as they are: `encode` leaves nothing to do."""
+        return pieces
 
     def detokenize(self, tokens: Sequence[str]) -> str:
         """Readable text; special tokens carried out."""

@@ -6,11 +6,14 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import InputError, UsageError
 from pipeline.text.encoding import EncodedBatch
 from pipeline.text.rules import SPECIAL_TOKENS
+
+if TYPE_CHECKING:
+    from pipeline.text.pieces import PieceSplitter
 
 TOKENIZER_FILE = "tokenizer.json"
 _NEEDS = {"word": ("language",), "subword": ("sha256",)}
@@ -24,6 +27,15 @@ class Tokenizer(Protocol):
 
     kind: str
     rules: str
+
+    @property
+    def splitter(self) -> "PieceSplitter | None":
+        """Does the part of `encode` that needs no memory of words, for worker processes; None if there is no such."""
+        ...
+
+    def join(self, pieces: EncodedBatch) -> EncodedBatch:
+        """Does the rest: types and ids of the texts that `splitter` cut into `pieces`."""
+        ...
 
     def tokenize(self, text: str) -> list[str]:
         """Tokens of one text, xxbos first."""
@@ -78,7 +90,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         if made_with != here:
             warnings.warn(f"{path} was made with spaCy {made_with}; {here} may split words otherwise", stacklevel=2)
         try:
-            return WordTokenizer(asked["language"], rules)
+            return WordTokenizer(asked["language"], rules).load()
         except UsageError as error:
             raise InputError(f"{path} cannot be used: {error.what}", _MEND) from error
     if kind == "subword":

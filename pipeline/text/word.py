@@ -4,11 +4,14 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.text.encoding import EncodedBatch, encode_lists
 from pipeline.text.rules import BOS, SPACE, SPECIAL_TOKENS, apply_rules, cut_long_chunks, join_words, prepare, resolve
+
+if TYPE_CHECKING:
+    from pipeline.text.pieces import PieceSplitter
 
 
 class WordTokenizer:
@@ -19,7 +22,16 @@ class WordTokenizer:
 
     def __init__(self, language: str = "en", rules: str = "fastai") -> None:
         self.language, self.rules = language, rules
-        self.nlp = blank_spacy(language)
+
+    @cached_property
+    def nlp(self) -> Any:
+        """The blank spaCy pipeline, made on first use: importing spaCy takes a second."""
+        return blank_spacy(self.language)
+
+    def load(self) -> "WordTokenizer":
+        """This tokenizer, with spaCy imported; UsageError if that has none for the language."""
+        assert self.nlp is not None
+        return self
 
     def tokenize(self, text: str) -> list[str]:
         """Tokens of one text, xxbos first."""
@@ -37,9 +49,21 @@ class WordTokenizer:
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:
         """Types and ids of many texts; the same tokens as `tokenize` gives, several times as fast."""
-        if self._batch is None:
+        splitter = self.splitter
+        if splitter is None:
             return encode_lists([self.tokenize(text) for text in texts])
-        encoded: EncodedBatch = self._batch.encode(texts)
+        return self.join(splitter.encode(texts))
+
+    @property
+    def splitter(self) -> "PieceSplitter | None":
+        """Cuts texts into the pieces that `join` takes, if the language's tokenizer works word by word."""
+        from pipeline.text.pieces import PieceSplitter  # and with it pyarrow, which a single text does not need
+
+        return None if self._batch is None else PieceSplitter(self.rules)
+
+    def join(self, pieces: EncodedBatch) -> EncodedBatch:
+        """Types and ids of the texts that `splitter` cut into `pieces`."""
+        encoded: EncodedBatch = self._batch.encode(pieces)
         return encoded
 
     @cached_property

@@ -1,10 +1,14 @@
 """2,000 real reviews through the first three stages against plain fastai: tokens, vocabulary, ids, batches."""
 
+import multiprocessing
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from command_line import call, manifest
@@ -77,6 +81,36 @@ def test_no_test_text_reaches_vocabulary_or_language_model(store: IdStore) -> No
     loader = LanguageModelLoader(store, store.documents("train", "unlabelled"), bs=8, seq_len=72, seed=1)
     assert loader.n_tokens == int(store.n_tokens[np.isin(store.splits, ["train", "unlabelled"])].sum())
     assert len(store.documents("test")) == PER_SPLIT
+
+
+def differing_from_fastai(corpus: Path, tokens: Path, row_group: int, first: int) -> list[str]:
+    """The documents of a row group, whose first is number `first`, that have other tokens than fastai gives."""
+    documents = pq.ParquetFile(corpus / "documents.parquet").read_row_group(row_group, columns=["doc_id", "text"])
+    types = np.array(pq.read_table(tokens / "types.parquet")["token"].to_pylist(), dtype=object)
+    type_ids = np.memmap(tokens / "type_ids.bin", dtype="<u4", mode="r")
+    offsets = np.load(tokens / "offsets.npy")[first : first + len(documents) + 1]
+    theirs = TokenizeWithRules(SpacyTokenizer())(documents["text"].to_pylist())
+    return [
+        doc_id
+        for doc_id, (a, b), expected in zip(documents["doc_id"].to_pylist(), pairwise(offsets), theirs, strict=True)
+        if list(types[type_ids[a:b]]) != list(expected)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_tokens_of_all_reviews_equal_fastais(shared_data: Path, tmp_path: Path) -> None:
+    arguments = ["--recipe", "imdb", "--home", str(tmp_path), "--source", str(shared_data / "aclImdb_v1.tar.gz")]
+    call("run", *arguments, "--until", "tokenize_corpus")
+    corpus, tokens = tmp_path / "data/imdb/corpus", tmp_path / "data/imdb/tokens"
+    groups = pq.ParquetFile(corpus / "documents.parquet").metadata
+    sizes = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
+    assert sum(sizes) == 100_000
+    firsts = np.cumsum([0, *sizes[:-1]]).tolist()
+    n = len(sizes)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        differing = list(pool.map(differing_from_fastai, [corpus] * n, [tokens] * n, range(n), firsts))
+    assert differing == [[]] * n
 
 
 @pytest.mark.slow

@@ -70,10 +70,17 @@ def test_batches_equal_fastai_on_real_reviews(
     assert documents(word.encode(reviews[::-1])) == reference[::-1], "a warm memory of pieces must change nothing"
 
 
+@pytest.mark.slow
+def test_batches_equal_fastai_on_many_real_reviews(
+    many_reviews: list[str], fastai_tokenize: Any, word: WordTokenizer
+) -> None:
+    assert documents(word.encode(many_reviews)) == fastai_tokenize(many_reviews)
+
+
 def test_single_texts_equal_fastai_on_real_reviews(
     reviews: list[str], reference: list[list[str]], word: WordTokenizer
 ) -> None:
-    assert [word.tokenize(text) for text in reviews[::8]] == reference[::8]
+    assert [word.tokenize(text) for text in reviews[::4]] == reference[::4]
 
 
 def test_vocabulary_equals_make_vocab(reference: list[list[str]]) -> None:
@@ -87,7 +94,7 @@ def test_vocabulary_equals_make_vocab(reference: list[list[str]]) -> None:
 
 
 def test_rules_equal_fastai_on_real_reviews(reviews: list[str], fastai_core: Any) -> None:
-    for text in reviews[::4]:
+    for text in reviews:
         wanted = text
         for rule in fastai_core.defaults.text_proc_rules:
             wanted = rule(wanted)
@@ -119,6 +126,17 @@ def test_tokens_equal_fastai_on_generated_text(texts: list[str], word: WordToken
 def test_without_rules_tokens_are_those_of_spacy(texts: list[str], raw: WordTokenizer) -> None:
     wanted = [["xxbos", *(t.text.replace(" ", "▁") for t in raw.nlp.tokenizer(text))] for text in texts]
     assert documents(raw.encode(texts)) == wanted
+
+
+@pytest.mark.parametrize("language", ["de", "fr", "hu"])
+@settings(quick, max_examples=50)
+@given(texts=st.lists(generated, min_size=1, max_size=4))
+def test_other_languages_in_batches_equal_single_texts(language: str, texts: list[str]) -> None:
+    word = OTHERS.setdefault(language, WordTokenizer(language))
+    assert documents(word.encode(texts)) == [word.tokenize(text) for text in texts]
+
+
+OTHERS: dict[str, WordTokenizer] = {}
 
 
 @pytest.fixture(scope="module")
