@@ -4,13 +4,13 @@ Reads ids, and `start_lm` where the recipe names one; its architecture, vocabula
 Writes encoder.safetensors, decoder.safetensors, architecture.json, vocabulary.json, tokenizer/ and the history.
 """
 
-from fastai.losses import CrossEntropyLossFlat
 from fastai.text.models.awdlstm import awd_lstm_lm_split
 
 from pipeline.errors import DataError
 from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
+from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.settings import FinetuneLMSettings
@@ -38,10 +38,10 @@ def run(context: StageContext) -> StageOutcome:
     seed_weights(run_settings.seed)
     if start is None:
         architecture = Architecture.from_settings(settings, len(store.vocabulary))
-        model = build_language_model(architecture, settings)
+        model = build_language_model(architecture, settings, logits=False)
     else:
         architecture = Architecture.load(start.file("architecture.json"))
-        model = build_language_model(architecture, settings)
+        model = build_language_model(architecture, settings, logits=False)
         load_language_model(model, start.path)
         context.reporter.line(f"finetune_lm: weights, architecture and vocabulary inherited from {start.path}")
 
@@ -58,8 +58,8 @@ def run(context: StageContext) -> StageOutcome:
         }
 
     task = Task(
-        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=CrossEntropyLossFlat(), train=train,
-        valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
+        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=DecoderLoss(model[1].decoder),
+        train=train, valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
         summarize=summarize, save=lambda folder: save_language_model(model, folder),
         load=lambda folder: load_language_model(model, folder),
     )

@@ -27,6 +27,7 @@ from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
 from pipeline.training.history import Record
 from pipeline.training.learner import EpochRecorder, ResumableLearner
+from pipeline.training.optimizer import fused_adam
 from pipeline.training.precision import MixedPrecision
 from pipeline.training.resume import BestEpoch, Checkpointer
 from pipeline.training.task import Task
@@ -94,8 +95,8 @@ def _learner(task: Task, settings: TrainingSettings, device: Device, callbacks: 
     """A learner with fastai's default callbacks but for its progress bar, which would fill batch logs."""
     learn = ResumableLearner(
         DataLoaders(task.train, task.valid, device=device.device), task.model.to(device.device), loss_func=task.loss,
-        splitter=task.splitter, alpha=settings.alpha, beta=settings.beta, moms=settings.moms, wd=settings.wd,
-        metrics=list(task.metrics), default_cbs=False,
+        opt_func=fused_adam, splitter=task.splitter, alpha=settings.alpha, beta=settings.beta, moms=settings.moms,
+        wd=settings.wd, metrics=list(task.metrics), default_cbs=False,
         cbs=[TrainEvalCallback(), EpochRecorder(), CastToTensor(), *callbacks, *task.callbacks],
     )
     learn.logger = None
