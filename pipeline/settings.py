@@ -144,9 +144,36 @@ class Phase(Section):
         gt=0.0,
     )
     train_last: Count | None = setting(None, "Train only the last this many layer groups; default: all.")
-    pct_start: float = setting(0.25, "Share of the cycle in which the rate rises (fastai's default).", gt=0.0, lt=1.0)
-    div: float = setting(25.0, "The cycle starts at lr / div (fastai's default).", ge=1.0)
-    div_final: float = setting(1e5, "The cycle ends at lr / div_final (fastai's default).", ge=1.0)
+    schedule: Literal["one-cycle", "flat-cosine", "slanted-triangular"] = setting(
+        "one-cycle",
+        "Course of the rate: one-cycle (fastai's fit_one_cycle), flat-cosine (fit_flat_cos: flat, then falling) or "
+        "slanted-triangular (ULMFiT sec. 3.2: up in a line, then down in a longer one).",
+    )
+    pct_start: float | None = setting(
+        None, "Share of the cycle before the rate falls; default: fastai's, 0.25 of one-cycle, 0.75 of flat-cosine.",
+        gt=0.0, lt=1.0,
+    )
+    div: float = setting(25.0, "one-cycle starts at lr / div (fastai's default).", ge=1.0)
+    div_final: float = setting(1e5, "one-cycle and flat-cosine end at lr / div_final (fastai's default).", ge=1.0)
+    cut_frac: float = setting(
+        0.1, "Share of slanted-triangular in which the rate rises (ULMFiT sec. 3.2).", gt=0.0, lt=1.0
+    )
+    ratio: float = setting(32.0, "slanted-triangular starts and ends at lr / ratio (ULMFiT sec. 3.2).", ge=1.0)
+
+    @model_validator(mode="after")
+    def _only_what_its_schedule_uses(self) -> "Phase":
+        """A setting that would do nothing is a mistake."""
+        for name in ("pct_start", "div", "div_final", "cut_frac", "ratio"):
+            if name not in _USED_BY[self.schedule] and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"phase {self.name}: {name} does nothing in a {self.schedule} schedule")
+        return self
+
+
+_USED_BY = {
+    "one-cycle": ("pct_start", "div", "div_final"), "flat-cosine": ("pct_start", "div_final"),
+    "slanted-triangular": ("cut_frac", "ratio"),
+}
+"""What shapes each schedule."""
 
 
 class TrainingSettings(Section):
@@ -158,7 +185,9 @@ class TrainingSettings(Section):
     wd: float = setting(0.01, "Decoupled weight decay (fastai's default).", ge=0.0)
     clip: float | None = setting(None, "Largest norm of the gradient; default: no clipping.", gt=0.0)
     moms: tuple[Probability, Probability, Probability] = setting(
-        (0.8, 0.7, 0.8), "Momentum at the start, the top and the end of a cycle (fastai's for text)."
+        (0.8, 0.7, 0.8),
+        "Momentum at the start, the top and the end of one-cycle (fastai's for text); other schedules hold the second, "
+        "which is ULMFiT's too.",
     )
     alpha: float = setting(2.0, "Activation regularization, AR (AWD-LSTM sec. 4.3, fastai's default).", ge=0.0)
     beta: float = setting(1.0, "Temporal activation regularization, TAR (AWD-LSTM sec. 4.3, fastai's default).", ge=0.0)

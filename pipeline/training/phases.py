@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fastai.callback.schedule  # noqa: F401  # gives Learner its fit_one_cycle
 import numpy as np
 import torch
 from fastai.callback.core import TrainEvalCallback
@@ -30,6 +29,7 @@ from pipeline.training.learner import EpochRecorder, ResumableLearner
 from pipeline.training.optimizer import fused_adam
 from pipeline.training.precision import MixedPrecision
 from pipeline.training.resume import BestEpoch, Checkpointer
+from pipeline.training.schedules import fit_phase
 from pipeline.training.task import Task
 
 
@@ -81,11 +81,8 @@ def train_phases(
             learn.first_valid_batch = start.valid_batches
         checkpointer.phase = i
         log = PhaseLog(task, phase, checkpointer, settings=settings, phases=phases, reporter=reporter)
-        lr = phase.lr if phase.lr_lowest is None else slice(phase.lr_lowest, phase.lr)
         with log.bars, learn.no_logging(), device.kernels():
-            learn.fit_one_cycle(
-                phase.epochs, lr, div=phase.div, div_final=phase.div_final, pct_start=phase.pct_start, cbs=[log]
-            )
+            fit_phase(learn, phase, settings.moms, [log])
         if precision.effective != device.precision:
             raise RuntimeError(f"{device.precision} was asked for, the model put out {precision.observed}")
     return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best)
