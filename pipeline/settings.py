@@ -181,6 +181,10 @@ class TrainingSettings(Section):
 
     drop_mult: float = setting(1.0, "Factor on every dropout probability.", ge=0.0)
     bs: Count = setting(64, "Batch size: rows per step.")
+    accumulate: Count = setting(
+        1, "Batches per step of the optimizer: they give the gradient of one batch of accumulate * bs rows, in the "
+        "memory of one of bs (batch norm in the classifier's head sees bs rows).",
+    )
     seq_len: int = setting(72, "Tokens per step of truncated backpropagation through time.", ge=2)
     wd: float = setting(0.01, "Decoupled weight decay (fastai's default).", ge=0.0)
     clip: float | None = setting(None, "Largest norm of the gradient; default: no clipping.", gt=0.0)

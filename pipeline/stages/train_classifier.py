@@ -6,6 +6,7 @@ architecture.json, head.json, labels.json, vocabulary.json, tokenizer/ and the h
 
 import json
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.text.models.awdlstm import awd_lstm_clas_split
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.making import StageOutcome
@@ -61,11 +63,12 @@ def run(context: StageContext) -> StageOutcome:
     def summarize(figures: dict[str, float]) -> Record:
         return {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]}
 
+    loss = _loss(settings, counts, device.device)
     task = Task(
-        name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=_loss(settings, counts, device.device),
+        name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=loss,
         train=train, valid=valid, metrics=[accuracy], unit="documents", units=len(documents["train"]),
         summarize=summarize, save=lambda folder: save_classifier(model, folder),
-        load=lambda folder: load_classifier(model, folder), keep_best=True,
+        load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=_weight_of(loss),
     )
     trained = train_phases(
         task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
@@ -121,3 +124,9 @@ def _loss(settings: TrainClassifierSettings, counts: NDArray[np.int64], device: 
     if settings.class_weights == "balanced":
         weight = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device)
     return CrossEntropyLossFlat(weight=weight, label_smoothing=settings.label_smoothing)
+
+
+def _weight_of(loss: CrossEntropyLossFlat) -> Callable[[Tensor], float] | None:
+    """What a batch weighs in a mean over several: the class weights of its documents."""
+    weights = loss.func.weight
+    return None if weights is None else lambda targets: float(weights[targets].sum())

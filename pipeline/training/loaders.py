@@ -33,8 +33,10 @@ class Documents(Protocol):
 class LanguageModelLoader:
     """The batches of fastai's LMDataLoader: documents in a row, cut into B streams that go on from batch to batch.
 
-    x [B, T] and y [B, T] are one token apart. The last batch of an epoch may be shorter; up to B - 1 tokens at the
-    end of the text are left out. With `backwards` every document is read from its end.
+    x [B, T] and y [B, T] are one token apart. With `groups` above 1 there are groups * B streams, and each step of
+    them comes as that many batches: the first B streams, the next B, ... (gradient accumulation). The last batch of
+    an epoch may be shorter; up to one token less than there are streams is left out at the end of the text. With
+    `backwards` every document is read from its end.
     """
 
     n_inp = 1
@@ -48,28 +50,32 @@ class LanguageModelLoader:
         seq_len: int,
         seed: int | None = None,
         backwards: bool = False,
+        groups: int = 1,
     ) -> None:
         """Read the documents with the indices `chosen`; `seed` None keeps their order in every epoch.
 
-        Raises DataError if there are too few tokens for `bs` streams.
+        Raises DataError if there are too few tokens for groups * `bs` streams.
         """
         self.bs, self.seq_len, self.epoch = bs, seq_len, 0
+        self._groups, streams = groups, groups * bs
         self._ids, self._seed, self._backwards = documents.ids, seed, backwards
         self._starts = documents.offsets[chosen]
         self._lengths = documents.offsets[chosen + 1] - self._starts
         self.n_tokens = int(self._lengths.sum())
-        self.stream_length = max(self.n_tokens - 1, 0) // bs
+        self.stream_length = max(self.n_tokens - 1, 0) // streams
         if self.stream_length == 0:
-            raise DataError(f"{self.n_tokens} tokens are too few for {bs} streams.", "Lower finetune_lm.bs with --set.")
+            raise DataError(
+                f"{self.n_tokens} tokens are too few for {streams} streams.", "Lower finetune_lm.bs with --set."
+            )
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return (self.stream_length + self.seq_len - 1) // self.seq_len
+        return (self.stream_length + self.seq_len - 1) // self.seq_len * self._groups
 
     @property
     def predicted_tokens(self) -> int:
         """Tokens that are predicted in an epoch."""
-        return self.stream_length * self.bs
+        return self.stream_length * self.bs * self._groups
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Positions in `chosen` in the order in which `epoch` reads them."""
@@ -82,9 +88,10 @@ class LanguageModelLoader:
         order = self.order(epoch)
         lengths, starts = self._lengths[order], self._starts[order]
         ends = np.cumsum(lengths)
-        row_starts = np.arange(self.bs, dtype=np.int64) * self.stream_length
         for number in range(first, len(self)):
-            done = number * self.seq_len
+            step, group = divmod(number, self._groups)
+            row_starts = np.arange(group * self.bs, (group + 1) * self.bs, dtype=np.int64) * self.stream_length
+            done = step * self.seq_len
             width = min(self.seq_len, self.stream_length - done)
             positions = row_starts[:, None] + np.arange(done, done + width + 1)
             document = np.searchsorted(ends, positions, side="right")

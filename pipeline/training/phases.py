@@ -22,6 +22,7 @@ from pipeline import stopping
 from pipeline.errors import DivergedError, UsageError
 from pipeline.progress import Reporter, format_duration
 from pipeline.settings import Phase, TrainingSettings
+from pipeline.training.accumulation import Accumulation
 from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
 from pipeline.training.history import Record
@@ -94,7 +95,10 @@ def _learner(task: Task, settings: TrainingSettings, device: Device, callbacks: 
         DataLoaders(task.train, task.valid, device=device.device), task.model.to(device.device), loss_func=task.loss,
         opt_func=fused_adam, splitter=task.splitter, alpha=settings.alpha, beta=settings.beta, moms=settings.moms,
         wd=settings.wd, metrics=list(task.metrics), default_cbs=False,
-        cbs=[TrainEvalCallback(), EpochRecorder(), CastToTensor(), *callbacks, *task.callbacks],
+        cbs=[
+            TrainEvalCallback(), EpochRecorder(), CastToTensor(), Accumulation(task, settings.accumulate), *callbacks,
+            *task.callbacks,
+        ],
     )
     learn.logger = None
     return learn

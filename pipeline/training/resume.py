@@ -146,6 +146,7 @@ class Checkpointer(Callback):
         _put_back(self.recorder.smooth_loss, state["smooth_loss"])
         if state["hidden"] is not None and not self.position.valid_batches:
             _restore_hidden(self.task.model, state["hidden"], device)
+            self.accumulation.row_groups[:-1] = [_on(device, layers) for layers in state["row_groups"]]
         restore_generators(state["generators"])
         if not self.position.valid_batches:
             self._state = None
@@ -162,6 +163,8 @@ class Checkpointer(Callback):
         """Save if it is time, or if a stop was asked for, which is then obeyed."""
         self._steps += self.training
         self._moment += 1
+        if self.training and not self.accumulation.completes:
+            return  # gradients are not saved: a stop waits for the step that they are gathered for
         reason = stopping.asked()
         # In a row of skipped steps the way back should lead to before them; a stop wants its place kept all the same.
         if reason or (self._due() and not self.gradient_guard.in_a_row):
@@ -220,6 +223,7 @@ class Checkpointer(Callback):
             "scaler": self.mixed_precision.scaler.state_dict(),
             "generators": generator_states(),
             "hidden": _hidden(self.task.model) if position.train_batches else None,
+            "row_groups": [] if position.valid_batches else self.accumulation.row_groups[:-1],
             "smooth_loss": _numbers(self.recorder.smooth_loss),
             "metrics": [_numbers(metric) for metric in self.recorder._valid_mets],
             "pct_train": float(self.learn.pct_train),
@@ -255,7 +259,12 @@ def _restore_hidden(model: nn.Module, hidden: dict[str, Any] | None, device: tor
     if hidden is not None:
         encoder = model[0]  # type: ignore[index]
         encoder.bs = hidden["bs"]
-        encoder.hidden = [tuple(part.to(device) for part in layer) for layer in hidden["layers"]]
+        encoder.hidden = _on(device, hidden["layers"])
+
+
+def _on(device: torch.device, layers: list[list[Tensor]]) -> list[tuple[Tensor, ...]]:
+    """The hidden state of each layer on `device`."""
+    return [tuple(part.to(device) for part in layer) for layer in layers]
 
 
 def _optimizer_state(saved: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -26,7 +26,16 @@ def fit_phase(learn: ResumableLearner, phase: Phase, moms: Moms, callbacks: Sequ
     """Train the layers of `learn` that are not frozen as `phase` says, with `callbacks` for this phase alone."""
     learn.opt.set_hyper("lr", phase.lr if phase.lr_lowest is None else slice(phase.lr_lowest, phase.lr))
     rates = np.array([hypers["lr"] for hypers in learn.opt.hypers])
-    learn.fit(phase.epochs, cbs=[ParamScheduler(hyper_schedules(phase, rates, moms)), *callbacks])
+    learn.fit(phase.epochs, cbs=[Schedule(hyper_schedules(phase, rates, moms)), *callbacks])
+
+
+class Schedule(ParamScheduler):
+    """fastai's, which stands still while batches are gathered for one step of the optimizer."""
+
+    def before_batch(self) -> None:
+        """Set the rates for a step."""
+        if self.accumulation.begins:
+            super().before_batch()
 
 
 def hyper_schedules(phase: Phase, rates: Rates, moms: Moms) -> dict[str, Callable[[float], Any]]:

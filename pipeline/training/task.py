@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai.learner import Callback, Metric
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.training.history import Record
 from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
@@ -36,3 +36,5 @@ class Task:
     keep_best: bool = False
     """Keep the weights of the epoch with the highest validation accuracy, too."""
     callbacks: Sequence[Callback] = ()
+    weigh: Callable[[Tensor], float] | None = None
+    """What the mean in the loss divides by, given the targets [B, ...] of a batch; default: the number of rows."""
