@@ -195,6 +195,10 @@ class TrainingSettings(Section):
     )
     alpha: float = setting(2.0, "Activation regularization, AR (AWD-LSTM sec. 4.3, fastai's default).", ge=0.0)
     beta: float = setting(1.0, "Temporal activation regularization, TAR (AWD-LSTM sec. 4.3, fastai's default).", ge=0.0)
+    average_epochs: Count = setting(
+        1, "Seal the equal mean of the weights at the end of this many last epochs of the stage; 1: no mean. A "
+        "classifier's mean has to beat its best epoch on validation.",
+    )
     log_every: Count = setting(50, "Steps between two lines of the log without a terminal.", affects_output=False)
     checkpoint_steps: Count | None = setting(
         500, "Steps between two checkpoints inside an epoch; each epoch ends with one anyway.", affects_output=False
@@ -207,6 +211,13 @@ class TrainingSettings(Section):
         25, "Steps in a row that may be skipped for NaN or infinity; one more ends the stage (exit 5).",
         affects_output=False,
     )
+
+    @model_validator(mode="after")
+    def _averages_epochs_there_are(self) -> "TrainingSettings":
+        n_epochs = sum(phase.epochs for phase in getattr(self, "phases", ()))
+        if self.average_epochs > max(n_epochs, 1):
+            raise ValueError(f"average_epochs is {self.average_epochs}, but the phases have {n_epochs} epochs together")
+        return self
 
     @model_validator(mode="after")
     def _dropout_below_one(self) -> "TrainingSettings":

@@ -73,9 +73,11 @@ def run(context: StageContext) -> StageOutcome:
     copy_text_files(ids.path, context.work)
 
     last = trained.history[-1]
+    sealed = trained.average.record if trained.average else last
     return StageOutcome(
         metrics={
-            **{key: last[key] for key in ("valid_loss", "perplexity", "accuracy", "bits_per_character")},
+            **{key: sealed[key] for key in ("valid_loss", "perplexity", "accuracy", "bits_per_character")},
+            "weights": str(trained.average or f"epoch {last['epoch']}"),
             "epochs": len(trained.history),
             "train_tokens": train.predicted_tokens,
             "valid_tokens": valid.predicted_tokens,

@@ -1,7 +1,8 @@
 """Stage train_classifier: a classifier on the encoder of a sealed language model.
 
-Reads ids and lm; writes the epoch that validation liked best: encoder.safetensors, head.safetensors,
-architecture.json, head.json, labels.json, vocabulary.json, tokenizer/ and the history.
+Reads ids and lm; writes the epoch that validation liked best, or the mean of the last epochs if it liked that more:
+encoder.safetensors, head.safetensors, architecture.json, head.json, labels.json, vocabulary.json, tokenizer/ and the
+history.
 """
 
 import json
@@ -76,8 +77,13 @@ def run(context: StageContext) -> StageOutcome:
     )
     chosen = trained.best.record
     assert chosen is not None  # every epoch was offered
-    for name in ("encoder.safetensors", "head.safetensors"):
-        shutil.copy2(trained.best.folder / name, context.work / name)
+    weights, average = f"epoch {chosen['epoch']}", trained.average
+    if average is not None and task.is_better(average.record, chosen):
+        weights, chosen = str(average), {**average.record, "epoch": chosen["epoch"]}
+        save_classifier(model, context.work)
+    else:
+        for name in ("encoder.safetensors", "head.safetensors"):
+            shutil.copy2(trained.best.folder / name, context.work / name)
     architecture.save(context.work / "architecture.json")
     head.save(context.work / "head.json")
     (context.work / "labels.json").write_text(
@@ -89,6 +95,8 @@ def run(context: StageContext) -> StageOutcome:
         metrics={
             "accuracy": chosen["accuracy"],
             "valid_loss": chosen["valid_loss"],
+            "weights": weights,
+            "average": average and average.record,
             "best_epoch": chosen["epoch"],
             "epochs": len(trained.history),
             "train_documents": len(documents["train"]),

@@ -23,6 +23,7 @@ from pipeline.errors import DivergedError, UsageError
 from pipeline.progress import Reporter, format_duration
 from pipeline.settings import Phase, TrainingSettings
 from pipeline.training.accumulation import Accumulation
+from pipeline.training.averaging import Average, validated
 from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
 from pipeline.training.history import Record
@@ -32,6 +33,9 @@ from pipeline.training.precision import MixedPrecision
 from pipeline.training.resume import BestEpoch, Checkpointer
 from pipeline.training.schedules import fit_phase
 from pipeline.training.task import Task
+
+AVERAGE = "average"
+"""Folder for the mean of the last epochs while the stage is not sealed."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Trained:
     skipped_steps: int
     """Steps that were skipped for NaN or infinity."""
     best: BestEpoch
+    average: Average | None
+    """The mean of the last epochs, where it was asked for; the model then holds its weights."""
 
 
 def train_phases(
@@ -56,7 +62,10 @@ def train_phases(
     UsageError if a phase asks for more layer groups than the model has.
     """
     precision, guard = MixedPrecision(device), GradientGuard(task.name, settings.clip, settings.max_skipped)
-    checkpointer = Checkpointer(task, settings, device, resume=resume, fingerprint=fingerprint, reporter=reporter)
+    checkpointer = Checkpointer(
+        task, settings, device, n_epochs=sum(phase.epochs for phase in phases), resume=resume, fingerprint=fingerprint,
+        reporter=reporter,
+    )
     learn = _learner(task, settings, device, [precision, guard, checkpointer])
     start = checkpointer.find()
     checkpointer.restore_counters(precision, guard)
@@ -86,7 +95,12 @@ def train_phases(
             fit_phase(learn, phase, settings.moms, [log])
         if precision.effective != device.precision:
             raise RuntimeError(f"{device.precision} was asked for, the model put out {precision.observed}")
-    return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best)
+    average = None
+    if epochs := checkpointer.last.average(len(checkpointer.history), resume / AVERAGE):
+        with device.kernels():
+            average = Average(epochs, validated(_learner(task, settings, device, [MixedPrecision(device)]), task))
+        reporter.line(f"{task.name}: {average}, {_shown(average.record)}")
+    return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best, average)
 
 
 def _learner(task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]) -> ResumableLearner:
@@ -198,11 +212,16 @@ class PhaseLog(Callback):
                 f"Lower the phase's lr, or set {self.task.name}.clip, e.g. --set {self.task.name}.clip=0.25, "
                 "with --force.",
             )
+        self.checkpointer.last.offer(record["epoch"])
         if self.task.keep_best:
             self.checkpointer.best.offer(record)
         self.checkpointer.history.append(record)
-        shown = ", ".join(
-            f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items()
-            if isinstance(value, float) and not name.endswith("_s")
-        )
-        self.reporter.line(f"{self.title}: epoch done in {format_duration(seconds)}, {shown}")
+        self.reporter.line(f"{self.title}: epoch done in {format_duration(seconds)}, {_shown(record)}")
+
+
+def _shown(record: Record) -> str:
+    """The figures of a record in words."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items()
+        if isinstance(value, float) and not name.endswith("_s")
+    )

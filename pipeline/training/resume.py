@@ -19,6 +19,7 @@ from pipeline import stopping
 from pipeline.attempt import CHECKPOINTS
 from pipeline.progress import Reporter
 from pipeline.settings import TrainingSettings
+from pipeline.training.averaging import LastEpochs
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import DTYPES, Device
 from pipeline.training.divergence import GradientGuard
@@ -66,9 +67,8 @@ class BestEpoch:
 
     def offer(self, record: Record) -> None:
         """Keep the current weights if `record` is better than what is kept."""
-        best = self.record
-        if best is None or (record["accuracy"], -record["valid_loss"]) > (best["accuracy"], -best["valid_loss"]):
-            self._store.save(record["epoch"], self._task.save, _weight_bytes(self._task.model))
+        if self.record is None or self._task.is_better(record, self.record):
+            self._store.save(record["epoch"], self._task.save, self._task.weight_bytes)
             self.record = record
 
     def why_unusable(self, checkpoint: Path) -> str | None:
@@ -85,8 +85,8 @@ class Checkpointer(Callback):
     learn: ResumableLearner
 
     def __init__(
-        self, task: Task, settings: TrainingSettings, device: Device, *, resume: Path, fingerprint: str,
-        reporter: Reporter,
+        self, task: Task, settings: TrainingSettings, device: Device, *, n_epochs: int, resume: Path,
+        fingerprint: str, reporter: Reporter,
     ) -> None:
         self.task, self.settings, self.device, self.reporter = task, settings, device, reporter
         keep = settings.keep_checkpoints
@@ -95,6 +95,9 @@ class Checkpointer(Callback):
         # Every kept checkpoint may know of another best epoch, and one more is made before its checkpoint.
         best = CheckpointStore(folder, fingerprint, keep=keep + 1, reporter=reporter, prefix="best")
         self.best = BestEpoch(best, task)
+        n = settings.average_epochs
+        ends = CheckpointStore(folder, fingerprint, keep=keep + n, reporter=reporter, prefix="epoch")
+        self.last = LastEpochs(ends, task, n, n_epochs)
         self.history: list[Record] = []
         self.position = Position()
         self.phase = 0
@@ -106,7 +109,9 @@ class Checkpointer(Callback):
 
     def find(self) -> Position:
         """Load the weights and history of the newest valid checkpoint, if there is one; where to go on."""
-        path = self.store.newest(self.best.why_unusable)
+        path = self.store.newest(
+            lambda path: self.best.why_unusable(path) or self.last.why_unusable(len(read_plain(path)["history"]))
+        )
         if path is None:
             return self.position
         self.task.load(path)
@@ -208,7 +213,7 @@ class Checkpointer(Callback):
             self.task.save(folder)
             write_state(state, folder)
 
-        self.store.save(position.moment, write, _weight_bytes(self.task.model) + size_bytes(state))
+        self.store.save(position.moment, write, self.task.weight_bytes + size_bytes(state))
         self._saved_steps, self._saved_at = self._steps, time.monotonic()
 
     def _running(self, position: Position) -> dict[str, Any]:
@@ -234,10 +239,6 @@ class Checkpointer(Callback):
         return {
             "torch": torch.__version__, "device": str(self.device.device), "threads": str(torch.get_num_threads()),
         }
-
-
-def _weight_bytes(model: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def _numbers(metric: Any) -> dict[str, Any]:
