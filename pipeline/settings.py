@@ -143,6 +143,10 @@ class Phase(Section):
         None, "Highest learning rate of the first layer group, spaced geometrically up to lr; default: lr for all.",
         gt=0.0,
     )
+    patience: Count | None = setting(
+        None, "End the phase after this many epochs in a row without a better validation loss (finetune_lm) or "
+        "accuracy (train_classifier; a lower loss decides a tie); default: never.",
+    )
     train_last: Count | None = setting(None, "Train only the last this many layer groups; default: all.")
     schedule: Literal["one-cycle", "flat-cosine", "slanted-triangular"] = setting(
         "one-cycle",

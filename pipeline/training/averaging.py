@@ -38,10 +38,10 @@ class Average:
 
 
 class LastEpochs:
-    """Keeps the weights at the end of the last `n` epochs of `n_epochs`; nothing for an `n` of 1."""
+    """Keeps the weights at the end of the last `n` epochs, of at least `fewest`; nothing for an `n` of 1."""
 
-    def __init__(self, store: CheckpointStore, task: Task, n: int, n_epochs: int) -> None:
-        self._store, self._task, self._n, self._n_epochs = store, task, n, n_epochs
+    def __init__(self, store: CheckpointStore, task: Task, n: int, fewest: int) -> None:
+        self._store, self._task, self._n, self._fewest = store, task, n, fewest
 
     def offer(self, epoch: int) -> None:
         """Keep the current weights if `epoch`, counted from 1, may be among the last ones."""
@@ -49,7 +49,7 @@ class LastEpochs:
             self._store.save(epoch, self._task.save, self._task.weight_bytes)
 
     def _is_kept(self, epoch: int) -> bool:
-        return self._n > 1 and epoch > self._n_epochs - self._n
+        return self._n > 1 and epoch > self._fewest - self._n
 
     def _needed(self, done: int) -> list[int]:
         """The epochs that a mean of the last ones is made of when `done` epochs are done."""

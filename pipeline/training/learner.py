@@ -18,11 +18,16 @@ class ResumableLearner(TextLearner):
     first_train_batch = 0
     first_valid_batch = 0
     """Batches of that epoch that are done already."""
+    ends_early = False
+    """Set by a callback: the epoch is the last one of the fit."""
 
     def _do_fit(self) -> None:
+        self.ends_early = False
         for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
+            if self.ends_early:
+                break
         self.first_epoch = 0
 
     def all_batches(self) -> None:

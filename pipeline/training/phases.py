@@ -26,7 +26,7 @@ from pipeline.training.accumulation import Accumulation
 from pipeline.training.averaging import Average, validated
 from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
-from pipeline.training.history import Record
+from pipeline.training.history import Record, epochs_without_gain
 from pipeline.training.learner import EpochRecorder, ResumableLearner
 from pipeline.training.optimizer import fused_adam
 from pipeline.training.precision import MixedPrecision
@@ -63,8 +63,8 @@ def train_phases(
     """
     precision, guard = MixedPrecision(device), GradientGuard(task.name, settings.clip, settings.max_skipped)
     checkpointer = Checkpointer(
-        task, settings, device, n_epochs=sum(phase.epochs for phase in phases), resume=resume, fingerprint=fingerprint,
-        reporter=reporter,
+        task, settings, device, fewest_epochs=sum(map(_fewest_epochs, phases)), resume=resume,
+        fingerprint=fingerprint, reporter=reporter,
     )
     learn = _learner(task, settings, device, [precision, guard, checkpointer])
     start = checkpointer.find()
@@ -101,6 +101,10 @@ def train_phases(
             average = Average(epochs, validated(_learner(task, settings, device, [MixedPrecision(device)]), task))
         reporter.line(f"{task.name}: {average}, {_shown(average.record)}")
     return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best, average)
+
+
+def _fewest_epochs(phase: Phase) -> int:
+    return phase.epochs if phase.patience is None else min(phase.epochs, phase.patience + 1)
 
 
 def _learner(task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]) -> ResumableLearner:
@@ -150,7 +154,7 @@ class PhaseLog(Callback):
 
     def before_train(self) -> None:
         """Set the data order: a function of seed and of the epoch's number in the whole stage."""
-        self.task.train.epoch = self.epochs_before + self.epoch
+        self.task.train.epoch = len(self.checkpointer.history)
         self.started, self.first = time.monotonic(), self.learn.first_train_batch
         self.seconds_before = self.checkpointer.train_s
         self.seconds: float | None = None
@@ -198,7 +202,7 @@ class PhaseLog(Callback):
         seconds = self.train_seconds()
         record: Record = {
             "phase": self.phase.name,
-            "epoch": self.epochs_before + self.epoch + 1,
+            "epoch": len(self.checkpointer.history) + 1,
             "train_loss": figures.pop("train_loss"),
             **self.task.summarize(figures),
             f"{self.task.unit}_per_s": round(self.task.units / seconds, 1),
@@ -216,7 +220,17 @@ class PhaseLog(Callback):
         if self.task.keep_best:
             self.checkpointer.best.offer(record)
         self.checkpointer.history.append(record)
+        record["stopped_early"] = self.learn.ends_early = self._patience_is_over()
         self.reporter.line(f"{self.title}: epoch done in {format_duration(seconds)}, {_shown(record)}")
+        if self.ends_early:
+            self.reporter.line(f"{self.title}: the phase ends, {self.phase.patience} epochs brought nothing better")
+
+    def _patience_is_over(self) -> bool:
+        """True if the phase has to end before its last epoch."""
+        patience, done = self.phase.patience, self.epoch + 1
+        if patience is None or done == self.phase.epochs:
+            return False
+        return epochs_without_gain(self.checkpointer.history[-done:], self.task.is_better) >= patience
 
 
 def _shown(record: Record) -> str:

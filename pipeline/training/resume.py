@@ -85,9 +85,10 @@ class Checkpointer(Callback):
     learn: ResumableLearner
 
     def __init__(
-        self, task: Task, settings: TrainingSettings, device: Device, *, n_epochs: int, resume: Path,
-        fingerprint: str, reporter: Reporter,
+        self, task: Task, settings: TrainingSettings, device: Device, *, fewest_epochs: int,
+        resume: Path, fingerprint: str, reporter: Reporter,
     ) -> None:
+        """`fewest_epochs` is how many the stage has if every phase that may end early does."""
         self.task, self.settings, self.device, self.reporter = task, settings, device, reporter
         keep = settings.keep_checkpoints
         folder = resume / CHECKPOINTS
@@ -97,7 +98,7 @@ class Checkpointer(Callback):
         self.best = BestEpoch(best, task)
         n = settings.average_epochs
         ends = CheckpointStore(folder, fingerprint, keep=keep + n, reporter=reporter, prefix="epoch")
-        self.last = LastEpochs(ends, task, n, n_epochs)
+        self.last = LastEpochs(ends, task, n, fewest_epochs)
         self.history: list[Record] = []
         self.position = Position()
         self.phase = 0
@@ -186,7 +187,8 @@ class Checkpointer(Callback):
         self._moment += 1
         if self.gradient_guard.in_a_row:
             return
-        self._save(Position(self.phase, self.epoch + 1, 0, 0, self._steps, self._moment))
+        done = self.n_epoch if self.ends_early else self.epoch + 1
+        self._save(Position(self.phase, done, 0, 0, self._steps, self._moment))
 
     def _due(self) -> bool:
         minutes = self.settings.checkpoint_minutes
