@@ -242,6 +242,10 @@ class FinetuneLMSettings(TrainingSettings):
     input_p: Probability = setting(0.25, "Dropout of the embedded input (fastai's default).")
     embed_p: Probability = setting(0.02, "Dropout of whole words of the embedding (fastai's default).")
     weight_p: Probability = setting(0.2, "Dropout of hidden-to-hidden weights (fastai's default).")
+    random_seq_len: bool = setting(
+        False, "Steps of random length: normal around seq_len, 5 % around half of it, standard deviation 5, the rate "
+        "scaled by length / seq_len (AWD-LSTM sec. 5).",
+    )
     tie_weights: bool = setting(True, "Decoder and embedding share one weight matrix.")
     transductive: bool = setting(
         False, "Let the language model read the test split's text (the published protocol); every report then says so."

@@ -104,7 +104,7 @@ def _loaders(context: StageContext, store: IdStore) -> tuple[LanguageModelLoader
     backwards = context.recipe.run.direction == "bwd"
     train = LanguageModelLoader(
         store, store.documents(*splits), bs=settings.bs, seq_len=settings.seq_len, seed=context.recipe.run.seed,
-        backwards=backwards, groups=settings.accumulate,
+        backwards=backwards, groups=settings.accumulate, random_lengths=settings.random_seq_len,
     )
     # A short validation text in fewer streams loses fewer tokens at its end.
     valid_bs = max(1, min(settings.bs, valid_tokens // settings.seq_len))

@@ -30,12 +30,21 @@ def fit_phase(learn: ResumableLearner, phase: Phase, moms: Moms, callbacks: Sequ
 
 
 class Schedule(ParamScheduler):
-    """fastai's, which stands still while batches are gathered for one step of the optimizer."""
+    """fastai's, which stands still while batches are gathered for one step of the optimizer.
+
+    Where steps have random lengths, the rate is scaled by length / seq_len (AWD-LSTM sec. 5): the loss is a mean over
+    tokens, and those of a short step would otherwise count for more.
+    """
 
     def before_batch(self) -> None:
         """Set the rates for a step."""
-        if self.accumulation.begins:
-            super().before_batch()
+        if not self.accumulation.begins:
+            return
+        super().before_batch()
+        train = self.dls.train
+        if train.random_lengths:
+            share = self.xb[0].shape[1] / train.seq_len
+            self.opt.set_hyper("lr", np.array([hypers["lr"] * share for hypers in self.opt.hypers]))
 
 
 def hyper_schedules(phase: Phase, rates: Rates, moms: Moms) -> dict[str, Callable[[float], Any]]:

@@ -85,7 +85,7 @@ def language_model_task(settings: FinetuneLMSettings, callbacks: Sequence[Callba
     seed_weights(3)
     model = build_language_model(Architecture.from_settings(settings, 32), settings, logits=False)
     train = LanguageModelLoader(documents, np.arange(10), bs=settings.bs, seq_len=settings.seq_len, seed=3,
-                                groups=settings.accumulate)
+                                groups=settings.accumulate, random_lengths=settings.random_seq_len)
     valid = LanguageModelLoader(documents, np.arange(10, 12), bs=4, seq_len=10)
     return Task(
         name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=DecoderLoss(model[1].decoder), train=train,
