@@ -271,6 +271,10 @@ class TrainClassifierSettings(TrainingSettings):
     class_weights: Literal["none", "balanced"] = setting(
         "none", "balanced weighs each class by the inverse of its frequency in train."
     )
+    lm_loss_weight: float = setting(
+        0.0, "Weight of an auxiliary language-model loss on the classifier's documents, with the language model's "
+        "decoder (Chronopoulou et al. 2019, where the weight decays; here it stays); 0: none.", ge=0.0,
+    )
     label_smoothing: Probability = setting(0.0, "Share of the target spread evenly over all classes.")
     phases: tuple[Phase, ...] = setting(
         (

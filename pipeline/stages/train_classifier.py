@@ -27,6 +27,7 @@ from pipeline.model.weights import classifier_encoder, encoder_tensors, load_cla
 from pipeline.settings import TrainClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
+from pipeline.training.auxiliary_loss import load_loss
 from pipeline.training.device import keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import ClassifierLoader
@@ -64,12 +65,16 @@ def run(context: StageContext) -> StageOutcome:
     def summarize(figures: dict[str, float]) -> Record:
         return {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]}
 
+    callbacks = []
+    if settings.lm_loss_weight:
+        callbacks.append(load_loss(settings.lm_loss_weight, lm, architecture, device.device))
     loss = _loss(settings, counts, device.device)
     task = Task(
         name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=loss,
         train=train, valid=valid, metrics=[accuracy], unit="documents", units=len(documents["train"]),
         summarize=summarize, save=lambda folder: save_classifier(model, folder),
         load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=_weight_of(loss),
+        callbacks=callbacks,
     )
     trained = train_phases(
         task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
