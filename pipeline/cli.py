@@ -290,6 +290,24 @@ def import_fastai(  # noqa: PLR0917
     print(f"start from it: {importing.use_of(lm)}")
 
 
+@app.command("find-lr")
+def find_lr(  # noqa: PLR0917
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="finetune_lm or train_classifier.")],
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    variant: VariantOption = None,
+    phase: Annotated[str | None, typer.Option("--phase", metavar="NAME", help="Default: the first phase.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="The plot, .png or .svg.")] = None,
+    home: HomeOption = Path(),
+) -> None:
+    """Suggest a learning rate for a phase of a training stage, with a plot; no artifact is changed."""
+    from pipeline import find_lr as finding
+
+    plan = runs.resolve(runs.Request(recipe, run, tuple(overrides or ()), None, variant, home))
+    print(finding.find_lr(plan, stage, phase, output, Reporter()))
+
+
 @app.command()
 def recipes(
     name: Annotated[

@@ -26,7 +26,7 @@ LEVELS = (
     {"inference"},
     {"report"},
     {"stages", "runs", "import_fastai"},
-    {"status"},
+    {"status", "find_lr"},
     {"cli"},
     {"__main__"},
 )

@@ -8,6 +8,7 @@ history.
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,27 @@ from pipeline.settings import TrainClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.training.auxiliary_loss import load_loss
-from pipeline.training.device import keep_freed_memory, resolve_device
+from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import ClassifierLoader
 from pipeline.training.phases import seed_weights, train_phases
 from pipeline.training.task import Task
 
 
-def run(context: StageContext) -> StageOutcome:
-    """Train all phases and write the best epoch."""
+@dataclass(frozen=True)
+class Prepared:
+    """What is trained, where, and what the stage says of it."""
+
+    task: Task
+    device: Device
+    architecture: Architecture
+    head: HeadShape
+    labels: list[str]
+    valid_documents: int
+
+
+def prepare(context: StageContext) -> Prepared:
+    """The classifier and its documents, ready to be trained; nothing is written."""
     settings: TrainClassifierSettings = context.settings
     run_settings = context.recipe.run
     device = resolve_device(run_settings)
@@ -76,6 +89,15 @@ def run(context: StageContext) -> StageOutcome:
         load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=_weight_of(loss),
         callbacks=callbacks,
     )
+    return Prepared(task, device, architecture, head, store.labels, len(documents["valid"]))
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Train all phases and write the best epoch."""
+    settings: TrainClassifierSettings = context.settings
+    run_settings, ids, lm = context.recipe.run, context.inputs["ids"], context.inputs["lm"]
+    prepared = prepare(context)
+    task, device = prepared.task, prepared.device
     trained = train_phases(
         task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
         fingerprint=context.fingerprint, reporter=context.reporter,
@@ -85,14 +107,14 @@ def run(context: StageContext) -> StageOutcome:
     weights, average = f"epoch {chosen['epoch']}", trained.average
     if average is not None and task.is_better(average.record, chosen):
         weights, chosen = str(average), {**average.record, "epoch": chosen["epoch"]}
-        save_classifier(model, context.work)
+        task.save(context.work)
     else:
         for name in ("encoder.safetensors", "head.safetensors"):
             shutil.copy2(trained.best.folder / name, context.work / name)
-    architecture.save(context.work / "architecture.json")
-    head.save(context.work / "head.json")
+    prepared.architecture.save(context.work / "architecture.json")
+    prepared.head.save(context.work / "head.json")
     (context.work / "labels.json").write_text(
-        json.dumps(store.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        json.dumps(prepared.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
     write_history(trained.history, context.work)
     copy_text_files(ids.path, context.work)
@@ -104,10 +126,10 @@ def run(context: StageContext) -> StageOutcome:
             "average": average and average.record,
             "best_epoch": chosen["epoch"],
             "epochs": len(trained.history),
-            "train_documents": len(documents["train"]),
-            "valid_documents": len(documents["valid"]),
+            "train_documents": task.units,
+            "valid_documents": prepared.valid_documents,
             "documents_per_s": trained.history[-1]["documents_per_s"],
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": sum(p.numel() for p in task.model.parameters()),
             "skipped_steps": trained.skipped_steps,
             "transductive": bool(lm.manifest.metrics.get("transductive")),
         },

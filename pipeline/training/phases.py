@@ -66,26 +66,15 @@ def train_phases(
         task, settings, device, fewest_epochs=sum(map(_fewest_epochs, phases)), resume=resume,
         fingerprint=fingerprint, reporter=reporter,
     )
-    learn = _learner(task, settings, device, [precision, guard, checkpointer])
+    learn = make_learner(task, settings, device, [precision, guard, checkpointer])
     start = checkpointer.find()
     checkpointer.restore_counters(precision, guard)
     for i, phase in enumerate(phases):
         if i < start.phase or (i == start.phase and start.epoch == phase.epochs):
             continue
         stopping.check(f"{task.name} before phase {phase.name}")
-        groups = len(learn.splitter(learn.model))
-        if phase.train_last is not None and phase.train_last > groups:
-            raise UsageError(
-                f"Phase {phase.name} of {task.name} trains the last {phase.train_last} layer groups; "
-                f"there are {groups}.",
-                f"Correct train_last in {task.name}.phases.",
-            )
         seed_phase(seed, i)
-        learn.create_opt()
-        if phase.train_last is None:
-            learn.unfreeze()
-        else:
-            learn.freeze_to(-phase.train_last)
+        open_layers(learn, task.name, phase)
         if i == start.phase:
             learn.first_epoch, learn.first_train_batch = start.epoch, start.train_batches
             learn.first_valid_batch = start.valid_batches
@@ -98,16 +87,33 @@ def train_phases(
     average = None
     if epochs := checkpointer.last.average(len(checkpointer.history), resume / AVERAGE):
         with device.kernels():
-            average = Average(epochs, validated(_learner(task, settings, device, [MixedPrecision(device)]), task))
+            average = Average(epochs, validated(make_learner(task, settings, device, [MixedPrecision(device)]), task))
         reporter.line(f"{task.name}: {average}, {_shown(average.record)}")
     return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best, average)
+
+
+def open_layers(learn: ResumableLearner, name: str, phase: Phase) -> None:
+    """A new optimizer for the layers that `phase` trains; UsageError if it asks for more groups than there are."""
+    groups = len(learn.splitter(learn.model))
+    if phase.train_last is not None and phase.train_last > groups:
+        raise UsageError(
+            f"Phase {phase.name} of {name} trains the last {phase.train_last} layer groups; there are {groups}.",
+            f"Correct train_last in {name}.phases.",
+        )
+    learn.create_opt()
+    if phase.train_last is None:
+        learn.unfreeze()
+    else:
+        learn.freeze_to(-phase.train_last)
 
 
 def _fewest_epochs(phase: Phase) -> int:
     return phase.epochs if phase.patience is None else min(phase.epochs, phase.patience + 1)
 
 
-def _learner(task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]) -> ResumableLearner:
+def make_learner(
+    task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]
+) -> ResumableLearner:
     """A learner with fastai's default callbacks but for its progress bar, which would fill batch logs."""
     learn = ResumableLearner(
         DataLoaders(task.train, task.valid, device=device.device), task.model.to(device.device), loss_func=task.loss,
