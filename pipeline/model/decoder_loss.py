@@ -15,12 +15,7 @@ _ROW_BLOCK_ELEMENTS = 2**21
 
 
 class DecoderLoss(nn.Module):
-    """Mean cross-entropy, in nats, of `decoder`'s predictions, which are never kept.
-
-    The logits are computed in the type of autocast, or that of the input. Where a gradient is wanted it is computed
-    together with the loss and takes their place: softmax minus target, the same as F.cross_entropy gives on float32
-    copies of these logits.
-    """
+    """`cross_entropy` of `decoder`'s predictions."""
 
     def __init__(self, decoder: nn.Linear) -> None:
         super().__init__()
@@ -33,22 +28,32 @@ class DecoderLoss(nn.Module):
     def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """`hidden`: [..., D], `targets`: ids of the same leading shape."""
         rows, ids = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
-        weight, bias = self.decoder.weight, self.decoder.bias
-        kind = hidden.device.type
-        self.logits_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        self.logits_dtype = _product_dtype(hidden)
         if torch.is_grad_enabled():
-            loss: Tensor = _Loss.apply(rows, weight, bias, ids, self.logits_dtype)
-            return loss
-        total, self.hits = _evaluate(rows, weight, bias, ids, self.logits_dtype)
+            return cross_entropy(rows, self.decoder.weight, self.decoder.bias, ids)
+        total, self.hits = _evaluate(rows, self.decoder.weight, self.decoder.bias, ids)
         return total / len(ids)
+
+
+def cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy, in nats, of the predictions hidden [N, D] @ weight.T [D, V] + bias [V]; 0 if N is 0.
+
+    The logits are computed in the type of autocast, or that of `hidden`. The gradient is computed together with the
+    loss and takes their place: softmax minus target, the same as F.cross_entropy gives on float32 copies of them.
+    """
+    loss: Tensor = _Loss.apply(hidden, weight, bias, targets)
+    return loss
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
 
 
 class _Loss(Function):
     @staticmethod
-    def forward(  # noqa: PLR0917 - autograd passes them by position
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
-    ) -> Tensor:
-        types = hidden.dtype, weight.dtype, bias.dtype
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        types, dtype = (hidden.dtype, weight.dtype, bias.dtype), _product_dtype(hidden)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         logits = F.linear(hidden, weight, bias.to(dtype))
         total = torch.zeros((), device=hidden.device)
@@ -58,23 +63,28 @@ class _Loss(Function):
             block.copy_(probabilities.scatter_(1, index, chosen - 1))
         # Not saved as autograd does it, so that backward may scale them in place. The mean's divisor waits for it too:
         # divided before the products, float16 gradients would be lost.
+        for_hidden, for_weight, for_bias, _ = ctx.needs_input_grad
         ctx.sums = (
-            (logits @ weight).float(), (logits.T @ hidden).float(), logits.sum(0, dtype=torch.float32)
+            (logits @ weight).float() if for_hidden else None,
+            (logits.T @ hidden).float() if for_weight else None,
+            logits.sum(0, dtype=torch.float32) if for_bias else None,
         )
-        ctx.types, ctx.n = types, len(targets)
-        return total / len(targets)
+        ctx.types, ctx.n = types, max(1, len(targets))
+        return total / ctx.n
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         sums, ctx.sums = ctx.sums, None
         factor = gradients[0] / ctx.n
-        return *(each.mul_(factor).to(dtype) for each, dtype in zip(sums, ctx.types, strict=True)), None, None
+        found = (
+            None if each is None else each.mul_(factor).to(dtype) for each, dtype in zip(sums, ctx.types, strict=True)
+        )
+        return *found, None
 
 
-def _evaluate(
-    hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _evaluate(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy, and the number of targets that are the most likely token."""
+    dtype = _product_dtype(hidden)
     logits = F.linear(hidden.to(dtype), weight.to(dtype), bias.to(dtype))
     total = torch.zeros((), device=hidden.device)
     hits = torch.zeros((), dtype=torch.int64, device=hidden.device)

@@ -5,18 +5,14 @@ B documents, T tokens, D embedding size, V rows of the decoder, N positions that
 """
 
 import torch
-import torch.nn.functional as F
 from fastai.callback.rnn import RNNRegularizer
 from fastai.learner import Callback
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from pipeline.artifact import Artifact
 from pipeline.model.architecture import PAD_ID, Architecture
+from pipeline.model.decoder_loss import cross_entropy
 from pipeline.model.weights import classifier_encoder, load_tensors
-
-LOGITS_AT_A_TIME = 2**24
-"""Positions are decoded in parts of about this many logits: 64 MB of float32."""
 
 
 class LanguageModelLoss(Callback):
@@ -58,20 +54,8 @@ def load_loss(weight: float, lm: Artifact, architecture: Architecture, device: t
 def next_token_loss(outputs_BTD: Tensor, ids_BS: Tensor, decoder_VD: Tensor, bias_V: Tensor) -> Tensor:
     """Mean cross entropy in nats of the token after each position, over positions where neither is padding.
 
-    `outputs_BTD` belong to the last T of the S tokens in a row of `ids_BS`. The logits of a part of the positions live
-    at a time; they are computed once more for the gradient.
+    `outputs_BTD` belong to the last T of the S tokens in a row of `ids_BS`.
     """
     ids_BT = ids_BS[:, ids_BS.shape[1] - outputs_BTD.shape[1] :]
     counts_BT = (ids_BT[:, :-1] != PAD_ID) & (ids_BT[:, 1:] != PAD_ID)
-    outputs_ND, targets_N = outputs_BTD[:, :-1][counts_BT], ids_BT[:, 1:][counts_BT]
-    total = torch.zeros((), device=outputs_BTD.device)
-    part = max(1, LOGITS_AT_A_TIME // len(decoder_VD))
-    for outputs, targets in zip(torch.split(outputs_ND, part), torch.split(targets_N, part), strict=True):
-        total = total + checkpoint(
-            _summed_loss, outputs, targets, decoder_VD, bias_V, use_reentrant=False, preserve_rng_state=False
-        )
-    return total / max(1, len(targets_N))
-
-
-def _summed_loss(outputs_ND: Tensor, targets_N: Tensor, decoder_VD: Tensor, bias_V: Tensor) -> Tensor:
-    return F.cross_entropy(F.linear(outputs_ND, decoder_VD, bias_V).float(), targets_N, reduction="sum")
+    return cross_entropy(outputs_BTD[:, :-1][counts_BT], decoder_VD, bias_V, ids_BT[:, 1:][counts_BT])
