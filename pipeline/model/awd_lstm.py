@@ -5,8 +5,9 @@ Shapes: B rows of a batch, T tokens, V embedding rows, D embedding size, C class
 
 from typing import Any
 
+import torch
 from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, WeightDropout, dropout_mask
-from fastai.text.models.core import LinearDecoder, SequentialRNN, _model_meta, get_text_classifier
+from fastai.text.models.core import LinearDecoder, PoolingLinearClassifier, SentenceEncoder, SequentialRNN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,7 +57,25 @@ class AwdLstm(AWD_LSTM):
         return _WeightDropout(nn.LSTM(n_in, n_out, 1, batch_first=True, bidirectional=bidir), weight_p)
 
 
-_model_meta[AwdLstm] = _model_meta[AWD_LSTM]  # fastai's builders look an architecture up here
+class _SentenceEncoder(SentenceEncoder):
+    """fastai's, which asks the device once for each batch, not for each chunk, how many rows have begun.
+
+    Chunks that are not pooled keep nothing for a gradient, since none reaches them.
+    """
+
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        self.reset()
+        mask = input == self.pad_idx
+        rows, length = input.shape
+        outputs: list[Tensor] = []
+        for start, begun in zip(range(0, length, self.bptt), (~mask[:, :: self.bptt]).sum(0).tolist(), strict=True):
+            pooled = length - start <= self.max_len
+            with torch.set_grad_enabled(pooled and torch.is_grad_enabled()):
+                output = self.module(input[:begun, start : start + self.bptt])
+            if pooled:
+                outputs.append(output if begun == rows else F.pad(output, (0, 0, 0, 0, 0, rows - begun)))
+        together = torch.cat(outputs, dim=1)
+        return together, mask[:, length - together.shape[1] :]
 
 
 def build_language_model(
@@ -67,7 +86,7 @@ def build_language_model(
     Without `settings` there is no dropout: for use, not for training. Without `logits` the dropped-out output stands in
     their place, for `decoder_loss.DecoderLoss`.
     """
-    dropout = _dropout(settings, settings.drop_mult if settings else 0.0)
+    dropout = _dropout(settings)
     output_p = dropout.pop("output_p")
     encoder = AwdLstm(architecture.rows, **_shape(architecture), **dropout)
     decoder = _Decoder(
@@ -86,11 +105,14 @@ def build_classifier(
     Rows must be sorted by length, longest first, and padded as `training.loaders.pad_documents` does.
     Without `settings` there is no dropout: for use, not for training.
     """
-    config = {**_shape(architecture), **_dropout(settings)}
-    return get_text_classifier(
-        AwdLstm, architecture.rows, head.n_classes, seq_len=head.seq_len, config=config,
-        drop_mult=settings.drop_mult if settings else 0.0, lin_ftrs=list(head.lin_ftrs),
-        ps=[settings.head_p if settings else 0.0] * len(head.lin_ftrs), pad_idx=PAD_ID, max_len=head.max_len,
+    dropout = _dropout(settings)
+    output_p = dropout.pop("output_p")
+    encoder = AwdLstm(architecture.rows, **_shape(architecture), **dropout)
+    sizes = [3 * architecture.emb_sz, *head.lin_ftrs, head.n_classes]
+    ps = [output_p, *([settings.head_p if settings else 0.0] * len(head.lin_ftrs))]
+    return SequentialRNN(
+        _SentenceEncoder(head.seq_len, encoder, pad_idx=PAD_ID, max_len=head.max_len),
+        PoolingLinearClassifier(sizes, ps, bptt=head.seq_len),
     )
 
 
@@ -101,8 +123,6 @@ def _shape(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _dropout(
-    settings: FinetuneLMSettings | TrainClassifierSettings | None, factor: float = 1.0
-) -> dict[str, float]:
+def _dropout(settings: FinetuneLMSettings | TrainClassifierSettings | None) -> dict[str, float]:
     names = ("output_p", "hidden_p", "input_p", "embed_p", "weight_p")
-    return {name: getattr(settings, name) * factor if settings else 0.0 for name in names}
+    return {name: getattr(settings, name) * settings.drop_mult if settings else 0.0 for name in names}

@@ -1,12 +1,16 @@
 """What our parts of the AWD_LSTM change in fastai's: nothing that can be seen from outside."""
 
+import numpy as np
+import pytest
 import torch
 from fastai.text.models.awdlstm import EmbeddingDropout
+from fastai.text.models.core import SentenceEncoder
 from torch import nn
 
-from pipeline.model.architecture import Architecture
-from pipeline.model.awd_lstm import build_language_model
-from pipeline.settings import FinetuneLMSettings
+from pipeline.model.architecture import Architecture, HeadShape
+from pipeline.model.awd_lstm import build_classifier, build_language_model
+from pipeline.settings import FinetuneLMSettings, TrainClassifierSettings
+from pipeline.training.loaders import pad_documents
 
 
 def test_dropping_looked_up_rows_equals_dropping_rows_of_the_embedding() -> None:
@@ -37,3 +41,24 @@ def test_without_logits_the_first_output_is_what_the_decoder_would_read() -> Non
     assert torch.equal(without[1].decoder(hidden), logits)
     assert torch.equal(raw, raw_again)
     assert torch.equal(dropped, dropped_again)
+
+
+@pytest.mark.parametrize("max_len", [12, 100])
+def test_our_sentence_encoder_equals_fastais(max_len: int) -> None:
+    settings = TrainClassifierSettings(seq_len=6, max_len=max_len, lin_ftrs=(5,))
+    model = build_classifier(Architecture(50, 8, 12, 2), HeadShape.from_settings(settings, 2), settings).train()
+    ours = model[0]
+    theirs = SentenceEncoder(6, ours.module, pad_idx=1, max_len=max_len).train()
+    rng = np.random.default_rng(0)
+    x = pad_documents([rng.integers(9, 50, size=n) for n in (29, 17, 12, 3)], 6)
+    found = []
+    for encoder in (ours, theirs):
+        torch.manual_seed(3)
+        output, mask = encoder(x)
+        torch.manual_seed(4)
+        logits = model[1]((output, mask))[0]
+        gradient = torch.autograd.grad(logits.square().sum(), ours.module.encoder.weight)[0]
+        found.append((output.detach(), mask, gradient))
+    for mine, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
+    assert output.shape[1] == min(30, max_len)
