@@ -70,7 +70,8 @@ class InputSettings(Section):
     classifier: str | None = setting(None, "Folder of a sealed classifier to evaluate.", affects_output=False)
     start_lm: str | None = setting(
         None,
-        "Folder of an earlier sealed language model to start from; tokenizer, vocabulary and architecture are its own.",
+        "Folder of an earlier sealed language model to start from; its architecture is kept, and its tokenizer and "
+        "vocabulary unless finetune_lm.vocabulary is match.",
         affects_output=False,
     )
 
@@ -195,6 +196,11 @@ class FinetuneLMSettings(TrainingSettings):
     embed_p: Probability = setting(0.02, "Dropout of whole words of the embedding (fastai's default).")
     weight_p: Probability = setting(0.2, "Dropout of hidden-to-hidden weights (fastai's default).")
     tie_weights: bool = setting(True, "Decoder and embedding share one weight matrix.")
+    vocabulary: Literal["inherit", "match"] = setting(
+        "inherit",
+        "With inputs.start_lm: inherit (its tokenizer and vocabulary) or match (the run's own; a token takes the row "
+        "of the same token, or the mean row, as fastai's match_embeds does).",
+    )
     transductive: bool = setting(
         False, "Let the language model read the test split's text (the published protocol); every report then says so."
     )

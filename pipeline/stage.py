@@ -119,8 +119,15 @@ class Run:
         return None if value is None else Path(value)
 
     def inputs_of(self, stage: Stage) -> tuple[str, ...]:
-        """Slots that `stage` reads in this run."""
-        return stage.reads + tuple(slot for slot in stage.may_read if self.given(slot) is not None)
+        """Slots that `stage` reads in this run.
+
+        A language model whose vocabulary is matched, not inherited, is read by the stage that starts from it alone.
+        """
+        inherits = self.recipe.finetune_lm.vocabulary == "inherit"
+        return stage.reads + tuple(
+            slot for slot in stage.may_read
+            if self.given(slot) is not None and (inherits or slot != "start_lm" or stage.name == "finetune_lm")
+        )
 
     def command(self, command: str, *extra: str) -> str:
         """The exact command line that calls `command` for this run."""
@@ -203,7 +210,8 @@ def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -
 
 def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force: bool) -> Artifact:
     inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
-    custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command)
+    matched = run.recipe.finetune_lm.vocabulary == "match"
+    custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command, matched=matched)
     before = making.manifest_before(target, force)
     source: Source | None = None
     if stage.name == "prepare_corpus":

@@ -1,16 +1,25 @@
 """Stage finetune_lm: train the AWD_LSTM language model, from scratch or from an earlier sealed one.
 
-Reads ids, and `start_lm` where the recipe names one; its architecture, vocabulary and tokenizer are then inherited.
+Reads ids, and `start_lm` where the recipe names one: its architecture is then inherited, and its vocabulary and
+tokenizer too, or its rows are matched to the vocabulary of the ids.
 Writes encoder.safetensors, decoder.safetensors, architecture.json, vocabulary.json, tokenizer/ and the history.
 """
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 from fastai.losses import CrossEntropyLossFlat
 from fastai.text.models.awdlstm import awd_lstm_lm_split
+from fastai.text.models.core import SequentialRNN
+from numpy.typing import NDArray
 
+from pipeline.artifact import Artifact
 from pipeline.errors import DataError
 from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
+from pipeline.model.matching import record, start_from
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.settings import FinetuneLMSettings
@@ -36,14 +45,17 @@ def run(context: StageContext) -> StageOutcome:
     train, valid = _loaders(context, store)
 
     seed_weights(run_settings.seed)
+    matched: dict[str, Any] | None = None
     if start is None:
         architecture = Architecture.from_settings(settings, len(store.vocabulary))
         model = build_language_model(architecture, settings)
-    else:
+    elif settings.vocabulary == "inherit":
         architecture = Architecture.load(start.file("architecture.json"))
         model = build_language_model(architecture, settings)
         load_language_model(model, start.path)
         context.reporter.line(f"finetune_lm: weights, architecture and vocabulary inherited from {start.path}")
+    else:
+        model, architecture, matched = _matched(context, start, store)
 
     valid_documents = store.documents("valid")
     characters = int(store.n_chars[valid_documents].sum()) * valid.predicted_tokens / valid.n_tokens
@@ -84,6 +96,7 @@ def run(context: StageContext) -> StageOutcome:
             "skipped_steps": trained.skipped_steps,
             "transductive": settings.transductive or bool(start and start.manifest.metrics["transductive"]),
             "started_from": start.manifest.fingerprint if start else None,
+            "matched": matched,
         },
         identity={**ids.manifest.identity, "direction": run_settings.direction, "architecture": architecture.hash()},
         device=str(device.device),
@@ -94,18 +107,39 @@ def run(context: StageContext) -> StageOutcome:
 def _loaders(context: StageContext, store: IdStore) -> tuple[LanguageModelLoader, LanguageModelLoader]:
     """Training and validation text. The test split is read only when the recipe says `transductive`."""
     settings: FinetuneLMSettings = context.settings
-    splits = ("train", "unlabelled", "test") if settings.transductive else ("train", "unlabelled")
     valid_documents = store.documents("valid")
     valid_tokens = int((store.offsets[valid_documents + 1] - store.offsets[valid_documents]).sum())
     if valid_tokens < 2:
         raise DataError("There is no validation text.", "Set prepare_corpus.valid_fraction above 0, with --force.")
     backwards = context.recipe.run.direction == "bwd"
     train = LanguageModelLoader(
-        store, store.documents(*splits), bs=settings.bs, seq_len=settings.seq_len, seed=context.recipe.run.seed,
-        backwards=backwards,
+        store, _training_documents(settings, store), bs=settings.bs, seq_len=settings.seq_len,
+        seed=context.recipe.run.seed, backwards=backwards,
     )
     # A short validation text in fewer streams loses fewer tokens at its end.
     valid_bs = max(1, min(settings.bs, valid_tokens // settings.seq_len))
     valid = LanguageModelLoader(store, valid_documents, bs=valid_bs, seq_len=settings.seq_len, backwards=backwards)
     return train, valid
 
+
+def _training_documents(settings: FinetuneLMSettings, store: IdStore) -> NDArray[np.int64]:
+    splits = ("train", "unlabelled", "test") if settings.transductive else ("train", "unlabelled")
+    return store.documents(*splits)
+
+
+def _matched(
+    context: StageContext, start: Artifact, store: IdStore
+) -> tuple[SequentialRNN, Architecture, dict[str, Any]]:
+    """A model for the vocabulary of the ids with the weights of `start`, and how much of the vocabulary it knew."""
+    old = Architecture.load(start.file("architecture.json"))
+    architecture = replace(old, vocabulary_size=len(store.vocabulary))
+    model = build_language_model(architecture, context.settings)
+    match = start_from(start.path, model, architecture, store.vocabulary)
+    found = record(match, store.counts(_training_documents(context.settings, store)))
+    context.reporter.line(f"finetune_lm: weights and architecture inherited from {start.path}, vocabulary of these ids")
+    rows = ", ".join(f"{row['types']:,} {name}" for name, row in found["rows"].items())
+    context.reporter.line(
+        f"finetune_lm: {found['types']:.2%} of the vocabulary and {found['tokens']:.2%} of the training tokens matched "
+        f"(rows: {rows})"
+    )
+    return model, architecture, found
