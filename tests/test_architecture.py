@@ -25,7 +25,7 @@ LEVELS = (
     {"training"},
     {"inference"},
     {"report"},
-    {"stages", "runs", "import_fastai"},
+    {"stages", "runs", "import_fastai", "export_fastai"},
     {"status"},
     {"cli"},
     {"__main__"},

@@ -58,6 +58,15 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 
+def tokenizer_kind(folder: Path) -> str:
+    """word, subword or char: what the tokenizer saved in `folder` says of itself; InputError if it is damaged."""
+    path = folder / TOKENIZER_FILE
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is missing or damaged: {type(error).__name__} {error}.", _MEND) from error
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer saved in `folder`. Raises InputError if it is missing, damaged or of an unknown kind."""
     path = folder / TOKENIZER_FILE
