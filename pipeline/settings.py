@@ -199,7 +199,7 @@ class FinetuneLMSettings(TrainingSettings):
     vocabulary: Literal["inherit", "match"] = setting(
         "inherit",
         "With inputs.start_lm: inherit (its tokenizer and vocabulary) or match (the run's own; a token takes the row "
-        "of the same token, or the mean row, as fastai's match_embeds does).",
+        "of the same token, a piece those of the words it is part of, others the mean row).",
     )
     transductive: bool = setting(
         False, "Let the language model read the test split's text (the published protocol); every report then says so."
@@ -250,3 +250,18 @@ class EvaluateClassifierSettings(Section):
     bootstrap_samples: int = setting(2000, "Resamples behind the 95 % interval of the accuracy.", ge=100)
     calibration_bins: Count = setting(15, "Equal-width bins of the expected calibration error.")
     baseline: bool = setting(True, "Also fit TF-IDF (1- and 2-grams) and logistic regression on the same split.")
+
+
+class PublishedSettings(Section):
+    """What others reached on the same data, printed beside the run's own result."""
+
+    accuracy: float | None = setting(
+        None, "Published accuracy on the test split, 0 to 1.", affects_output=False, ge=0.0, le=1.0
+    )
+    source: str | None = setting(None, "Where it was published, and how it was reached.", affects_output=False)
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> "PublishedSettings":
+        if self.accuracy is not None and not self.source:
+            raise ValueError("accuracy is given without its source")
+        return self

@@ -89,6 +89,14 @@ def test_a_matched_language_model_may_have_another_vocabulary_and_language(tmp_p
         check_inputs("train_classifier", {"ids": found["ids"], "lm": found["start_lm"]}, "fwd", command, matched=True)
 
 
+def test_pieces_may_start_from_words_and_not_the_other_way_round(tmp_path: Path) -> None:
+    found = {"ids": tokenized("ids", tmp_path, kind="subword"), "start_lm": tokenized("start_lm", tmp_path)}
+    check_inputs("finetune_lm", found, "fwd", command, matched=True)
+    other = {"ids": found["start_lm"], "start_lm": found["ids"]}
+    with pytest.raises(InputError, match=r"start_lm has kind word, that of .*ids subword: equal tokens would not mean"):
+        check_inputs("finetune_lm", other, "fwd", command, matched=True)
+
+
 @pytest.mark.parametrize(
     ("key", "other", "setting"), [("kind", "char", "tokenizer"), ("rules", "none", "rules")]
 )

@@ -19,12 +19,13 @@ from pipeline.errors import DataError
 from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
-from pipeline.model.matching import record, start_from
+from pipeline.model.matching import load_matched, match_vocabulary, record
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
+from pipeline.text.tokenizer import tokenizer_kind
 from pipeline.training.device import keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import LanguageModelLoader
@@ -134,7 +135,9 @@ def _matched(
     old = Architecture.load(start.file("architecture.json"))
     architecture = replace(old, vocabulary_size=len(store.vocabulary))
     model = build_language_model(architecture, context.settings)
-    match = start_from(start.path, model, architecture, store.vocabulary)
+    pieces = [tokenizer_kind(artifact.path / "tokenizer") for artifact in (start, context.inputs["ids"])]
+    match = match_vocabulary(start.path, store.vocabulary, pieces=pieces == ["word", "subword"])
+    load_matched(start.path, model, architecture, match)
     found = record(match, store.counts(_training_documents(context.settings, store)))
     context.reporter.line(f"finetune_lm: weights and architecture inherited from {start.path}, vocabulary of these ids")
     rows = ", ".join(f"{row['types']:,} {name}" for name, row in found["rows"].items())

@@ -68,6 +68,20 @@ def test_characters_are_not_matched_with_words(others: list[str], start: Path) -
     assert "--set tokenize_corpus.tokenizer=word" in refused.output
 
 
+def test_pieces_start_from_words(others: list[str], start: Path, tmp_path: Path) -> None:
+    pieces = ["--set", "tokenize_corpus.tokenizer=subword", "--set", "tokenize_corpus.vocab_size=90"]
+    call("run", *others, *MATCH, *pieces, "--until", "train_classifier")
+    lm = manifest(tmp_path / "models/smoke/lm-fwd")
+    rows = lm["metrics"]["matched"]["rows"]
+    assert min(row["types"] for row in rows.values()) > 0
+    assert rows["same"]["tokens"] + rows["several"]["tokens"] > 0.8
+    assert lm["identity"]["tokenizer"] == manifest(tmp_path / "data/smoke/tokens")["identity"]["tokenizer"]
+    assert manifest(tmp_path / "models/smoke/classifier-fwd")["identity"] == lm["identity"]
+    words = ["--run", "words", "--set", f"inputs.start_lm={tmp_path / 'models/smoke/lm-fwd'}"]
+    refused = call("run", *others, *MATCH, *words, "--until", "finetune_lm", exit_code=3)
+    assert f"has kind word, that of {tmp_path / 'models/smoke/lm-fwd'} subword" in refused.output
+
+
 def test_a_stopped_matched_run_ends_bit_equal(
     others: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
