@@ -274,6 +274,10 @@ def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
     maker = next((s for s in STAGES if s.writes == slot), None)
     if artifacts.read_manifest(path) is None:
         mend = f"Make it first: {run.command(maker.name)}" if maker and run.given(slot) is None else "Correct [inputs]."
+        if path.parts[-3:] in (("models", "wt103", "lm-fwd"), ("models", "wt103", "lm-bwd")):
+            name = path.name.replace("lm", "wt103")
+            scratch = run.command("run", "--set", f"inputs.{slot}=none")
+            mend = f"Fetch it: python -m pipeline import-fastai {name} (or train from scratch: {scratch})."
         raise InputError(f"{stage.name} needs {path}, which is not there or not sealed.", mend)
     return artifacts.open_artifact(path, "lm" if slot == "start_lm" else slot)
 

@@ -293,6 +293,9 @@ def test_given_inputs_are_used_where_they_lie(tmp_path: Path, tiny_stages: TinyS
     wrong = make_run(tmp_path, {"inputs": {"ids": str(first.path("lm"))}}, "third")
     with pytest.raises(InputError, match=r"holds lm, not ids"):
         run_stage(wrong, STAGES[3], Reporter())
+    unfetched = make_run(tmp_path, {"inputs": {"ids": str(first.path("ids")), "start_lm": "models/wt103/lm-bwd"}}, "f")
+    with pytest.raises(InputError, match=r"needs models/wt103/lm-bwd, .* Fetch it: .* import-fastai wt103-bwd \("):
+        run_stage(unfetched, STAGES[3], Reporter())
     absent = make_run(tmp_path, {"inputs": {"ids": str(tmp_path / "no")}}, "fourth")
     assert (status(absent)[2].state, status(absent)[2].why) == (
         "missing", f"the recipe names {tmp_path / 'no'}, which does not exist"
