@@ -70,14 +70,15 @@ def _check_same(key: Key, text: Artifact, model: Artifact, command: Command, *, 
 
 def _check_alike(text: Artifact, model: Artifact, command: Command) -> None:
     mine, theirs = _tokenizer_of(text), _tokenizer_of(model)
-    for key in ("kind", "rules"):
+    for key in ("kind", "rules", "normalize"):
         if key == "kind" and (theirs.get(key), mine.get(key)) == ("word", "subword"):
             continue  # pieces start from the words they are parts of
-        if mine.get(key) != theirs.get(key):
+        here, there = mine.get(key, "none"), theirs.get(key, "none")
+        if here != there:
             setting = {"kind": "tokenizer"}.get(key, key)
-            alike = command("run", "--run", "NAME", "--set", f"tokenize_corpus.{setting}={theirs.get(key)}")
+            alike = command("run", "--run", "NAME", "--set", f"tokenize_corpus.{setting}={there}")
             raise InputError(
-                f"The tokenizer of {text.path} has {key} {mine.get(key)}, that of {model.path} {theirs.get(key)}: "
+                f"The tokenizer of {text.path} has {key} {here}, that of {model.path} {there}: "
                 "equal tokens would not mean the same.",
                 f"Cut the text alike: {alike}",
             )

@@ -116,6 +116,9 @@ class TokenizeCorpusSettings(Section):
     rules: Literal["fastai", "none"] = setting(
         "fastai", "Text rules before the tokenizer: fastai's (xxmaj, xxrep, ...; lower case) or none."
     )
+    normalize: Literal["none", "NFC", "NFKC"] = setting(
+        "none", "Unicode normal form that text is brought to before the rules; none is fastai's way."
+    )
     language: str = setting("en", "spaCy language code of the word tokenizer.", pattern=r"^[a-z]{2,3}$")
     model_type: Literal["unigram", "bpe"] = setting("unigram", "SentencePiece model of the subword tokenizer.")
     vocab_size: int = setting(8000, "Pieces of the subword tokenizer.", ge=16)

@@ -98,7 +98,8 @@ def test_pieces_may_start_from_words_and_not_the_other_way_round(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("key", "other", "setting"), [("kind", "char", "tokenizer"), ("rules", "none", "rules")]
+    ("key", "other", "setting"),
+    [("kind", "char", "tokenizer"), ("rules", "none", "rules"), ("normalize", "NFC", "normalize")],
 )
 def test_a_matched_language_model_must_cut_text_alike(tmp_path: Path, key: str, other: str, setting: str) -> None:
     found = {"ids": tokenized("ids", tmp_path), "start_lm": tokenized("start_lm", tmp_path, **{key: other})}

@@ -8,7 +8,17 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.text.encoding import EncodedBatch, encode_lists
-from pipeline.text.rules import BOS, SPACE, SPECIAL_TOKENS, apply_rules, cut_long_chunks, join_words, prepare, resolve
+from pipeline.text.rules import (
+    BOS,
+    SPACE,
+    SPECIAL_TOKENS,
+    apply_rules,
+    cut_long_chunks,
+    join_words,
+    normalized,
+    prepare,
+    resolve,
+)
 
 
 class WordTokenizer:
@@ -17,8 +27,8 @@ class WordTokenizer:
 
     kind = "word"
 
-    def __init__(self, language: str = "en", rules: str = "fastai") -> None:
-        self.language, self.rules = language, rules
+    def __init__(self, language: str = "en", rules: str = "fastai", normalize: str = "none") -> None:
+        self.language, self.rules, self.normalize = language, rules, normalize
         self.nlp = blank_spacy(language)
 
     def tokenize(self, text: str) -> list[str]:
@@ -26,8 +36,10 @@ class WordTokenizer:
         return self.tokens_of(self.prepare(text))
 
     def prepare(self, text: str) -> str:
-        """`text` as the remaining rules see it: entities undone, ends stripped, overlong chunks cut."""
-        return prepare(text) if self.rules == "fastai" else cut_long_chunks(text)
+        """`text` as the remaining rules see it: normalized, entities undone, ends stripped, overlong chunks cut."""
+        if self.rules == "fastai":
+            return prepare(text, self.normalize)
+        return cut_long_chunks(normalized(text, self.normalize))
 
     def tokens_of(self, prepared: str) -> list[str]:
         """Tokens of a text that went through `prepare`."""
