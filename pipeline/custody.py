@@ -4,8 +4,9 @@ A stage's inputs are compared by what their manifests say, before anything heavy
 sides and the command that mends it.
 """
 
+import json
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.artifact import Artifact
 from pipeline.errors import InputError
@@ -25,12 +26,20 @@ _MODELS = {"finetune_lm": "start_lm", "train_classifier": "lm", "evaluate_classi
 """The input of each stage that reads in a direction."""
 
 
-def check_inputs(stage: str, inputs: Mapping[str, Artifact], direction: str, command: Command) -> None:
-    """InputError if two inputs of a stage do not belong together, or if one reads in another direction than the run."""
+def check_inputs(
+    stage: str, inputs: Mapping[str, Artifact], direction: str, command: Command, *, matched: bool = False
+) -> None:
+    """InputError if two inputs of a stage do not belong together, or if one reads in another direction than the run.
+
+    `matched`: the vocabulary of a language model to start from need not be that of the ids; then their tokenizers must
+    cut text alike, so that equal tokens mean the same.
+    """
+    if stage == "finetune_lm" and matched and "start_lm" in inputs:
+        _check_alike(inputs["ids"], inputs["start_lm"], command)
     for one, other, keys in _SAME.get(stage, ()):
-        if one in inputs and other in inputs:
+        if one in inputs and other in inputs and not (matched and other == "start_lm"):
             for key in keys:
-                _check_same(key, inputs[one], inputs[other], command)
+                _check_same(key, inputs[one], inputs[other], command, may_match=stage == "finetune_lm")
     if stage == "evaluate_classifier":
         _check_text(inputs["corpus"], inputs["ids"], command)
     model = inputs.get(_MODELS.get(stage, ""))
@@ -42,18 +51,43 @@ def check_inputs(stage: str, inputs: Mapping[str, Artifact], direction: str, com
         )
 
 
-def _check_same(key: Key, text: Artifact, model: Artifact, command: Command) -> None:
+def _check_same(key: Key, text: Artifact, model: Artifact, command: Command, *, may_match: bool) -> None:
     mine, theirs = text.manifest.identity.get(key), model.manifest.identity.get(key)
     if mine != theirs:
         start = f"inputs.start_lm={model.path}"
         if model.manifest.slot == "lm":
             mend = f"Make tokens and ids with its own: {command('run', '--run', 'NAME', '--set', start)}"
+            if may_match:
+                match = command("run", "--set", "finetune_lm.vocabulary=match")
+                mend += f" (or keep these and match its rows by token: {match})"
         else:
             train = command("run", "--run", "NAME", "--set", "inputs.classifier=none")
             mend = f"Train a classifier on these ids: {train}"
         raise InputError(
             f"The {key} of {text.path} ({_short(mine)}) is not that of {model.path} ({_short(theirs)}).", mend
         )
+
+
+def _check_alike(text: Artifact, model: Artifact, command: Command) -> None:
+    mine, theirs = _tokenizer_of(text), _tokenizer_of(model)
+    for key in ("kind", "rules", "normalize"):
+        if key == "kind" and (theirs.get(key), mine.get(key)) == ("word", "subword"):
+            continue  # pieces start from the words they are parts of
+        here, there = mine.get(key, "none"), theirs.get(key, "none")
+        if here != there:
+            setting = {"kind": "tokenizer"}.get(key, key)
+            alike = command("run", "--run", "NAME", "--set", f"tokenize_corpus.{setting}={there}")
+            raise InputError(
+                f"The tokenizer of {text.path} has {key} {here}, that of {model.path} {there}: "
+                "equal tokens would not mean the same.",
+                f"Cut the text alike: {alike}",
+            )
+
+
+def _tokenizer_of(artifact: Artifact) -> dict[str, Any]:
+    """What tokenizer.json says. Read here, not by `pipeline.text`: planning must not import tokenizers."""
+    description: dict[str, Any] = json.loads(artifact.file("tokenizer/tokenizer.json").read_text(encoding="utf-8"))
+    return description
 
 
 def _check_text(corpus: Artifact, ids: Artifact, command: Command) -> None:

@@ -20,6 +20,7 @@ from pipeline.settings import (
     InputSettings,
     NumericalizeCorpusSettings,
     PrepareCorpusSettings,
+    PublishedSettings,
     RunSettings,
     Section,
     TokenizeCorpusSettings,
@@ -42,6 +43,7 @@ class Recipe(Section):
     finetune_lm: FinetuneLMSettings = FinetuneLMSettings()
     train_classifier: TrainClassifierSettings = TrainClassifierSettings()
     evaluate_classifier: EvaluateClassifierSettings = EvaluateClassifierSettings()
+    published: PublishedSettings = PublishedSettings()
     variants: dict[str, dict[str, Any]] = setting({}, "Named overrides; each is run as <run>-<variant>.")
 
 

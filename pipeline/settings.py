@@ -70,7 +70,8 @@ class InputSettings(Section):
     classifier: str | None = setting(None, "Folder of a sealed classifier to evaluate.", affects_output=False)
     start_lm: str | None = setting(
         None,
-        "Folder of an earlier sealed language model to start from; tokenizer, vocabulary and architecture are its own.",
+        "Folder of an earlier sealed language model to start from; its architecture is kept, and its tokenizer and "
+        "vocabulary unless finetune_lm.vocabulary is match.",
         affects_output=False,
     )
 
@@ -114,6 +115,9 @@ class TokenizeCorpusSettings(Section):
     )
     rules: Literal["fastai", "none"] = setting(
         "fastai", "Text rules before the tokenizer: fastai's (xxmaj, xxrep, ...; lower case) or none."
+    )
+    normalize: Literal["none", "NFC", "NFKC"] = setting(
+        "none", "Unicode normal form that text is brought to before the rules; none is fastai's way."
     )
     language: str = setting("en", "spaCy language code of the word tokenizer.", pattern=r"^[a-z]{2,3}$")
     model_type: Literal["unigram", "bpe"] = setting("unigram", "SentencePiece model of the subword tokenizer.")
@@ -247,6 +251,11 @@ class FinetuneLMSettings(TrainingSettings):
         "scaled by length / seq_len (AWD-LSTM sec. 5).",
     )
     tie_weights: bool = setting(True, "Decoder and embedding share one weight matrix.")
+    vocabulary: Literal["inherit", "match"] = setting(
+        "inherit",
+        "With inputs.start_lm: inherit (its tokenizer and vocabulary) or match (the run's own; a token takes the row "
+        "of the same token, a piece those of the words it is part of, others the mean row).",
+    )
     transductive: bool = setting(
         False, "Let the language model read the test split's text (the published protocol); every report then says so."
     )
@@ -300,3 +309,18 @@ class EvaluateClassifierSettings(Section):
     bootstrap_samples: int = setting(2000, "Resamples behind the 95 % interval of the accuracy.", ge=100)
     calibration_bins: Count = setting(15, "Equal-width bins of the expected calibration error.")
     baseline: bool = setting(True, "Also fit TF-IDF (1- and 2-grams) and logistic regression on the same split.")
+
+
+class PublishedSettings(Section):
+    """What others reached on the same data, printed beside the run's own result."""
+
+    accuracy: float | None = setting(
+        None, "Published accuracy on the test split, 0 to 1.", affects_output=False, ge=0.0, le=1.0
+    )
+    source: str | None = setting(None, "Where it was published, and how it was reached.", affects_output=False)
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> "PublishedSettings":
+        if self.accuracy is not None and not self.source:
+            raise ValueError("accuracy is given without its source")
+        return self

@@ -119,8 +119,15 @@ class Run:
         return None if value is None else Path(value)
 
     def inputs_of(self, stage: Stage) -> tuple[str, ...]:
-        """Slots that `stage` reads in this run."""
-        return stage.reads + tuple(slot for slot in stage.may_read if self.given(slot) is not None)
+        """Slots that `stage` reads in this run.
+
+        A language model whose vocabulary is matched, not inherited, is read by the stage that starts from it alone.
+        """
+        inherits = self.recipe.finetune_lm.vocabulary == "inherit"
+        return stage.reads + tuple(
+            slot for slot in stage.may_read
+            if self.given(slot) is not None and (inherits or slot != "start_lm" or stage.name == "finetune_lm")
+        )
 
     def command(self, command: str, *extra: str) -> str:
         """The exact command line that calls `command` for this run."""
@@ -246,7 +253,8 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
 def open_inputs(run: Run, stage: Stage) -> dict[str, Artifact]:
     """What `stage` reads; InputError if something is missing, damaged, or does not belong to the rest."""
     inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
-    custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command)
+    matched = run.recipe.finetune_lm.vocabulary == "match"
+    custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command, matched=matched)
     return inputs
 
 
@@ -272,6 +280,10 @@ def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
     maker = next((s for s in STAGES if s.writes == slot), None)
     if artifacts.read_manifest(path) is None:
         mend = f"Make it first: {run.command(maker.name)}" if maker and run.given(slot) is None else "Correct [inputs]."
+        if path.parts[-3:] in (("models", "wt103", "lm-fwd"), ("models", "wt103", "lm-bwd")):
+            name = path.name.replace("lm", "wt103")
+            scratch = run.command("run", "--set", f"inputs.{slot}=none")
+            mend = f"Fetch it: python -m pipeline import-fastai {name} (or train from scratch: {scratch})."
         raise InputError(f"{stage.name} needs {path}, which is not there or not sealed.", mend)
     return artifacts.open_artifact(path, "lm" if slot == "start_lm" else slot)
 

@@ -10,6 +10,7 @@ from pipeline.artifact import Manifest
 from pipeline.progress import format_duration
 from pipeline.report.summary import result_table
 from pipeline.runs import Plan, needed, needs_force
+from pipeline.settings import PublishedSettings
 from pipeline.stage import STAGES, Run, Stage
 from pipeline.standing import StageStatus, status
 
@@ -197,14 +198,14 @@ def print_results(plan: Plan, stages: Sequence[Stage], stream: TextIO) -> None:
                 metrics[stage.stage.writes] = stage.manifest.metrics
                 paths.append((stage.stage.writes, str(stage.path)))
         title = [f"Run {run.name}"] if len(plan.runs) > 1 or plan.shared else []
-        table = _results(metrics)
+        table = _results(metrics, run.recipe.published)
         lines = [*title, *([table, ""] if table else []), *(f"{slot:<10}  {path}" for slot, path in paths)]
         print("\n" + "\n".join(lines), file=stream)
 
 
-def _results(metrics: dict[str, dict[str, Any]]) -> str:
+def _results(metrics: dict[str, dict[str, Any]], published: PublishedSettings) -> str:
     if "evaluation" in metrics:
-        return result_table(metrics["evaluation"], metrics.get("lm"))
+        return result_table(metrics["evaluation"], metrics.get("lm"), published)
     if "lm" in metrics:
         shown = ("perplexity", "accuracy", "bits_per_character")
         found = {name: metrics["lm"][name] for name in shown if metrics["lm"].get(name) is not None}

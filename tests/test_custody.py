@@ -1,5 +1,6 @@
 """The chain of custody: what does not belong together is refused by name, before anything heavy is imported."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,44 @@ def test_a_mismatch_names_both_sides_and_the_command(stage: str, slot: str, key:
 def test_another_direction_is_refused(stage: str, slot: str) -> None:
     with pytest.raises(InputError, match=rf"here/{slot} reads bwd, this run reads fwd\..*--set run\.direction=bwd"):
         check_inputs(stage, inputs(stage, **{slot: artifact(slot, direction="bwd")}), "fwd", command)
+
+
+def tokenized(slot: str, folder: Path, **description: str) -> Artifact:
+    """An artifact with another tokenizer and vocabulary, which says what the tokenizer is."""
+    (folder / slot / "tokenizer").mkdir(parents=True)
+    told = {"kind": "word", "rules": "fastai", "language": "en"} | description
+    (folder / slot / "tokenizer/tokenizer.json").write_text(json.dumps(told), encoding="utf-8")
+    manifest = artifact(slot, tokenizer=slot * 9, vocabulary=slot * 9).manifest
+    return Artifact(folder / slot, manifest.model_copy(update={"files": {"tokenizer/tokenizer.json": None}}))
+
+
+def test_a_matched_language_model_may_have_another_vocabulary_and_language(tmp_path: Path) -> None:
+    found = {slot: tokenized(slot, tmp_path, language=slot) for slot in ("ids", "start_lm")}
+    check_inputs("finetune_lm", found, "fwd", command, matched=True)
+    with pytest.raises(InputError, match=r"keep these and match its rows by token: .*finetune_lm\.vocabulary=match"):
+        check_inputs("finetune_lm", found, "fwd", command)
+    with pytest.raises(InputError, match=r"start_lm reads fwd, this run reads bwd"):
+        check_inputs("finetune_lm", found, "bwd", command, matched=True)
+    with pytest.raises(InputError, match=r"The tokenizer of .*ids .* is not that of"):  # only a start may be matched
+        check_inputs("train_classifier", {"ids": found["ids"], "lm": found["start_lm"]}, "fwd", command, matched=True)
+
+
+def test_pieces_may_start_from_words_and_not_the_other_way_round(tmp_path: Path) -> None:
+    found = {"ids": tokenized("ids", tmp_path, kind="subword"), "start_lm": tokenized("start_lm", tmp_path)}
+    check_inputs("finetune_lm", found, "fwd", command, matched=True)
+    other = {"ids": found["start_lm"], "start_lm": found["ids"]}
+    with pytest.raises(InputError, match=r"start_lm has kind word, that of .*ids subword: equal tokens would not mean"):
+        check_inputs("finetune_lm", other, "fwd", command, matched=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "other", "setting"),
+    [("kind", "char", "tokenizer"), ("rules", "none", "rules"), ("normalize", "NFC", "normalize")],
+)
+def test_a_matched_language_model_must_cut_text_alike(tmp_path: Path, key: str, other: str, setting: str) -> None:
+    found = {"ids": tokenized("ids", tmp_path), "start_lm": tokenized("start_lm", tmp_path, **{key: other})}
+    with pytest.raises(InputError, match=rf"ids has {key} \w+, that of .*start_lm {other}: .*\.{setting}={other}$"):
+        check_inputs("finetune_lm", found, "fwd", command, matched=True)
 
 
 def test_ids_of_another_text_are_refused() -> None:

@@ -46,6 +46,27 @@ def test_every_shipped_recipe_and_each_of_its_variants_is_valid(name: str) -> No
         load_recipe(name, variant=variant)
 
 
+IMDB = ("imdb", "imdb-bwd", "imdb-subword")
+
+
+@pytest.mark.parametrize("name", IMDB)
+def test_the_published_recipes_start_from_wikitext_and_tell_what_was_reached(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.inputs.start_lm == f"models/wt103/lm-{recipe.run.direction}"
+    assert recipe.finetune_lm.vocabulary == "match"
+    assert recipe.published.accuracy is not None
+    assert 0.9 < recipe.published.accuracy < 1
+    assert "fastai/fastai" in shipped_recipes()[name]
+    assert ".ipynb" in str(recipe.published.source)
+    for phase in recipe.train_classifier.phases[1:]:  # slice(lr / 2.6**4, lr), as published
+        assert phase.lr_lowest == pytest.approx(phase.lr / 2.6**4, rel=1e-4)
+
+
+def test_a_published_figure_has_a_source(recipe_file: str) -> None:
+    with pytest.raises(UsageError, match=r"published: accuracy is given without its source"):
+        load_recipe(recipe_file, ["published.accuracy=0.9"])
+
+
 def test_precedence_is_default_recipe_variant_set(recipe_file: str) -> None:
     key = "tokenize_corpus.vocab_size=1000"
     assert TokenizeCorpusSettings().vocab_size == 8000

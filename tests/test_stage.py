@@ -106,6 +106,7 @@ OTHER_VALUES: dict[str, Any] = {
     "bs": 9, "seq_len": 9, "wd": 0.3, "clip": 0.5, "moms": [0.9, 0.8, 0.9], "alpha": 0.1, "beta": 0.1, "log_every": 9,
     "emb_sz": 9, "n_hid": 9, "n_layers": 2, "output_p": 0.01, "hidden_p": 0.01, "input_p": 0.01, "embed_p": 0.01,
     "weight_p": 0.01, "tie_weights": False, "transductive": True, "phases": [{"name": "a", "lr": 1.0}],
+    "vocabulary": "match", "normalize": "NFKC",
     "lin_ftrs": [9], "head_p": 0.01, "max_len": 99, "class_weights": "balanced", "label_smoothing": 0.1,
     "checkpoint_steps": 9, "checkpoint_minutes": 9.0,
     "keep_checkpoints": 9, "max_skipped": 9, "bootstrap_samples": 200, "calibration_bins": 9, "baseline": False,
@@ -293,6 +294,9 @@ def test_given_inputs_are_used_where_they_lie(tmp_path: Path, tiny_stages: TinyS
     wrong = make_run(tmp_path, {"inputs": {"ids": str(first.path("lm"))}}, "third")
     with pytest.raises(InputError, match=r"holds lm, not ids"):
         run_stage(wrong, STAGES[3], Reporter())
+    unfetched = make_run(tmp_path, {"inputs": {"ids": str(first.path("ids")), "start_lm": "models/wt103/lm-bwd"}}, "f")
+    with pytest.raises(InputError, match=r"needs models/wt103/lm-bwd, .* Fetch it: .* import-fastai wt103-bwd \("):
+        run_stage(unfetched, STAGES[3], Reporter())
     absent = make_run(tmp_path, {"inputs": {"ids": str(tmp_path / "no")}}, "fourth")
     assert (status(absent)[2].state, status(absent)[2].why) == (
         "missing", f"the recipe names {tmp_path / 'no'}, which does not exist"

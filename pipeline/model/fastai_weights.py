@@ -22,13 +22,12 @@ from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_g
 from pipeline.errors import InputError
 from pipeline.model.architecture import Architecture
 from pipeline.model.fastai_files import MAX_BYTES
+from pipeline.model.unused_rows import silence
 from pipeline.model.weights import Tensors
 from pipeline.text.rules import SPECIAL_TOKENS
 
 FILLER = "xxfake"
 """fastai's token for rows that pad the vocabulary to a multiple of 8."""
-SILENCE = 30.0
-"""How far below every real token's score the score of an unused row stays: e**-30 is nothing in any arithmetic used."""
 MAX_PIECES = 0.3
 """Share of tokens starting with the mark of SentencePiece above which a vocabulary is not one of words."""
 
@@ -183,7 +182,7 @@ def convert(tensors: Tensors, itos: list[str], where: Path) -> ConvertedModel:
     for name, tensor in (*encoder.items(), *decoder.items()):
         if not tensor.isfinite().all():
             raise InputError(f"{where}: tensor {name} holds NaN or infinity.", "Save a model that has not diverged.")
-    _silence(new_weight, decoder["bias"], len(rows.vocabulary))
+    silence(new_weight, decoder["bias"], len(rows.vocabulary))
     return ConvertedModel(
         architecture, rows.vocabulary, encoder, decoder,
         {
@@ -268,15 +267,3 @@ class _Rows:
         new[: len(self._source)] = old[self._source]
         new[: len(self._source)][self._source < 0] = old[self._kept].mean(0)
         return new
-
-
-def _silence(weight: Tensor, bias: Tensor, n_used: int) -> None:
-    """Give the rows that no token uses a bias with which they get no probability, whatever the model reads.
-
-    Their weight is 0, so their score is their bias. The last LSTM layer's output lies within (-1, 1), so the score of
-    a token is at least its bias less the sum of its weights' sizes; the best such bound is a score the model always
-    reaches, and the unused rows stay `SILENCE` below it. A bias of, say, -10,000 would do too, but would also spoil
-    every mean over rows, such as fastai takes for tokens it does not know.
-    """
-    reached = (bias[:n_used] - weight[:n_used].abs().sum(1)).max()
-    bias[n_used:] = reached - SILENCE

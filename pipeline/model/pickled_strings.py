@@ -1,11 +1,14 @@
-"""A pickled list of strings, read without unpickling it.
+"""A pickled list of strings, read and written without pickle.
 
 fastai saves its vocabulary (`itos`) with pickle, which runs whatever a file tells it to. Here the file's instructions
 are only listed, by `pickletools.genops`, and the few that build a list of strings are carried out by hand. There is no
-instruction that imports or calls anything: a file that asks for one is refused.
+instruction that imports or calls anything: a file that asks for one is refused. fastai reads no other form, so what is
+exported to it is written with the same few instructions.
 """
 
 import pickletools
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,13 @@ def read_string_list(path: Path) -> list[str]:
     except (ValueError, KeyError, IndexError) as error:
         raise InputError(f"{path} is damaged or no pickle: {str(error).strip()}.", "Fetch or save it again.") from error
     return machine.result()
+
+
+def write_string_list(path: Path, strings: Sequence[str]) -> None:
+    """Write `strings` as `pickle.load` reads a list of them: protocol 2, strings and nothing else."""
+    encoded = [string.encode() for string in strings]
+    items = b"".join(b"X" + struct.pack("<I", len(text)) + text for text in encoded)  # BINUNICODE
+    path.write_bytes(b"\x80\x02](" + items + b"e.")  # PROTO 2, EMPTY_LIST, MARK, the strings, APPENDS, STOP
 
 
 class _ListMachine:

@@ -94,10 +94,19 @@ def save_tensors(tensors: Tensors, path: Path) -> None:
 
 def load_tensors(into: Tensors, path: Path) -> None:
     """Copy a safetensors file into `into`; keys, shapes and types must be the same."""
+    copy_tensors(into, read_tensors(path), path)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """All tensors of a safetensors file; InputError if it is damaged."""
     try:
-        found = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}.", "Restore it or make the artifact anew.") from error
+
+
+def copy_tensors(into: Tensors, found: Tensors, path: Path) -> None:
+    """Copy `found`, which came from `path`, into `into`; keys, shapes and types must be the same."""
     for name in sorted(set(into) ^ set(found)):
         raise InputError(f"{path} {'lacks' if name in into else 'holds an unexpected'} tensor {name}.", _MEND)
     with torch.no_grad():

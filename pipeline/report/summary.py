@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.settings import PublishedSettings
+
 Metrics = dict[str, Any]
 
 
@@ -16,11 +18,14 @@ def interval(metrics: Metrics) -> str:
     return f"{100 * metrics['accuracy_low']:.2f} to {percent(metrics['accuracy_high'])}"
 
 
-def result_table(evaluation_metrics: Metrics, lm_metrics: Metrics | None) -> str:
+def result_table(
+    evaluation_metrics: Metrics, lm_metrics: Metrics | None, published: PublishedSettings | None = None
+) -> str:
     """The classifier beside what it has to beat, then the language model, in aligned columns.
 
     Both arguments are the `metrics` of sealed manifests: those of evaluate_classifier and those of finetune_lm
     (`perplexity`, `accuracy`, `bits_per_character`; what is absent or None is left out).
+    `published` is what others reached, as the recipe tells it.
     """
     rows = [["Test split", "accuracy", "95 % interval"]]
     rows.append(["majority class", percent(evaluation_metrics["majority_accuracy"]), ""])
@@ -28,7 +33,12 @@ def result_table(evaluation_metrics: Metrics, lm_metrics: Metrics | None) -> str
         baseline = evaluation_metrics["baseline"]
         rows.append([baseline["name"], percent(baseline["accuracy"]), interval(baseline)])
     rows.append(["this classifier", percent(evaluation_metrics["accuracy"]), interval(evaluation_metrics)])
+    if published is not None and published.accuracy is not None:
+        rows.append(["published", percent(published.accuracy), ""])
     lines = [*_aligned(rows), f"{evaluation_metrics['test_documents']:,} test documents"]
+    if published is not None and published.accuracy is not None:
+        points = 100 * (evaluation_metrics["accuracy"] - published.accuracy)
+        lines.append(f"{points:+.2f} points from what was published: {published.source}")
     if evaluation_metrics["transductive"]:
         lines.append("Transductive: the language model has read the test documents' text.")
     if lm_metrics is not None:

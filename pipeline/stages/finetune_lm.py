@@ -1,23 +1,31 @@
 """Stage finetune_lm: train the AWD_LSTM language model, from scratch or from an earlier sealed one.
 
-Reads ids, and `start_lm` where the recipe names one; its architecture, vocabulary and tokenizer are then inherited.
+Reads ids, and `start_lm` where the recipe names one: its architecture is then inherited, and its vocabulary and
+tokenizer too, or its rows are matched to the vocabulary of the ids.
 Writes encoder.safetensors, decoder.safetensors, architecture.json, vocabulary.json, tokenizer/ and the history.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 from fastai.text.models.awdlstm import awd_lstm_lm_split
+from fastai.text.models.core import SequentialRNN
+from numpy.typing import NDArray
 
+from pipeline.artifact import Artifact
 from pipeline.errors import DataError
 from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
 from pipeline.model.decoder_loss import DecoderLoss
+from pipeline.model.matching import load_matched, match_vocabulary, record
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
+from pipeline.text.tokenizer import tokenizer_kind
 from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import LanguageModelLoader
@@ -35,6 +43,8 @@ class Prepared:
     architecture: Architecture
     valid_tokens: int
     """Tokens that are predicted in validation."""
+    matched: dict[str, Any] | None
+    """Which rows of an earlier language model were matched by token, if they were."""
 
 
 def prepare(context: StageContext) -> Prepared:
@@ -49,14 +59,17 @@ def prepare(context: StageContext) -> Prepared:
     train, valid = _loaders(context, store)
 
     seed_weights(run_settings.seed)
+    matched: dict[str, Any] | None = None
     if start is None:
         architecture = Architecture.from_settings(settings, len(store.vocabulary))
         model = build_language_model(architecture, settings, logits=False)
-    else:
+    elif settings.vocabulary == "inherit":
         architecture = Architecture.load(start.file("architecture.json"))
         model = build_language_model(architecture, settings, logits=False)
         load_language_model(model, start.path)
         context.reporter.line(f"finetune_lm: weights, architecture and vocabulary inherited from {start.path}")
+    else:
+        model, architecture, matched = _matched(context, start, store)
 
     valid_documents = store.documents("valid")
     characters = int(store.n_chars[valid_documents].sum()) * valid.predicted_tokens / valid.n_tokens
@@ -76,7 +89,7 @@ def prepare(context: StageContext) -> Prepared:
         summarize=summarize, save=lambda folder: save_language_model(model, folder),
         load=lambda folder: load_language_model(model, folder),
     )
-    return Prepared(task, device, architecture, valid.predicted_tokens)
+    return Prepared(task, device, architecture, valid.predicted_tokens, matched)
 
 
 def run(context: StageContext) -> StageOutcome:
@@ -108,6 +121,7 @@ def run(context: StageContext) -> StageOutcome:
             "skipped_steps": trained.skipped_steps,
             "transductive": settings.transductive or bool(start and start.manifest.metrics["transductive"]),
             "started_from": start.manifest.fingerprint if start else None,
+            "matched": prepared.matched,
         },
         identity={**ids.manifest.identity, "direction": run_settings.direction, "architecture": architecture.hash()},
         device=str(device.device),
@@ -118,18 +132,42 @@ def run(context: StageContext) -> StageOutcome:
 def _loaders(context: StageContext, store: IdStore) -> tuple[LanguageModelLoader, LanguageModelLoader]:
     """Training and validation text. The test split is read only when the recipe says `transductive`."""
     settings: FinetuneLMSettings = context.settings
-    splits = ("train", "unlabelled", "test") if settings.transductive else ("train", "unlabelled")
     valid_documents = store.documents("valid")
     valid_tokens = int((store.offsets[valid_documents + 1] - store.offsets[valid_documents]).sum())
     if valid_tokens < 2:
         raise DataError("There is no validation text.", "Set prepare_corpus.valid_fraction above 0, with --force.")
     backwards = context.recipe.run.direction == "bwd"
     train = LanguageModelLoader(
-        store, store.documents(*splits), bs=settings.bs, seq_len=settings.seq_len, seed=context.recipe.run.seed,
-        backwards=backwards, groups=settings.accumulate, random_lengths=settings.random_seq_len,
+        store, _training_documents(settings, store), bs=settings.bs, seq_len=settings.seq_len,
+        seed=context.recipe.run.seed, backwards=backwards, groups=settings.accumulate,
+        random_lengths=settings.random_seq_len,
     )
     # A short validation text in fewer streams loses fewer tokens at its end.
     valid_bs = max(1, min(settings.bs, valid_tokens // settings.seq_len))
     valid = LanguageModelLoader(store, valid_documents, bs=valid_bs, seq_len=settings.seq_len, backwards=backwards)
     return train, valid
 
+
+def _training_documents(settings: FinetuneLMSettings, store: IdStore) -> NDArray[np.int64]:
+    splits = ("train", "unlabelled", "test") if settings.transductive else ("train", "unlabelled")
+    return store.documents(*splits)
+
+
+def _matched(
+    context: StageContext, start: Artifact, store: IdStore
+) -> tuple[SequentialRNN, Architecture, dict[str, Any]]:
+    """A model for the vocabulary of the ids with the weights of `start`, and how much of the vocabulary it knew."""
+    old = Architecture.load(start.file("architecture.json"))
+    architecture = replace(old, vocabulary_size=len(store.vocabulary))
+    model = build_language_model(architecture, context.settings, logits=False)
+    pieces = [tokenizer_kind(artifact.path / "tokenizer") for artifact in (start, context.inputs["ids"])]
+    match = match_vocabulary(start.path, store.vocabulary, pieces=pieces == ["word", "subword"])
+    load_matched(start.path, model, architecture, match)
+    found = record(match, store.counts(_training_documents(context.settings, store)))
+    context.reporter.line(f"finetune_lm: weights and architecture inherited from {start.path}, vocabulary of these ids")
+    rows = ", ".join(f"{row['types']:,} {name}" for name, row in found["rows"].items())
+    context.reporter.line(
+        f"finetune_lm: {found['types']:.2%} of the vocabulary and {found['tokens']:.2%} of the training tokens matched "
+        f"(rows: {rows})"
+    )
+    return model, architecture, found

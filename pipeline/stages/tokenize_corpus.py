@@ -97,11 +97,11 @@ def _prepare_tokenizer(context: StageContext, documents: Path) -> tuple[Tokenize
     if settings.tokenizer == "word":
         from pipeline.text.word import WordTokenizer
 
-        tokenizer = WordTokenizer(settings.language, settings.rules)
+        tokenizer = WordTokenizer(settings.language, settings.rules, settings.normalize)
     else:
         from pipeline.text.char import CharTokenizer
 
-        tokenizer = CharTokenizer(settings.rules)
+        tokenizer = CharTokenizer(settings.rules, settings.normalize)
     save_tokenizer(tokenizer, folder)
     return tokenizer, folder, {"tokenizer": settings.tokenizer}
 
@@ -121,7 +121,7 @@ def _prepare_subword(
     context.reporter.line(f"tokenize_corpus: training {settings.vocab_size:,} {settings.model_type} pieces")
     tokenizer, share = train_subword(
         _training_texts(documents), settings.rules, settings.model_type, settings.vocab_size,
-        settings.character_coverage,
+        settings.character_coverage, normalize=settings.normalize,
     )
     save_tokenizer(tokenizer, folder)
     context.reporter.line(

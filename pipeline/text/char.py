@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.text.encoding import EncodedBatch, encode_lists
-from pipeline.text.rules import BOS, SPACE, SPECIAL_TOKENS, apply_rules, prepare, resolve
+from pipeline.text.rules import BOS, SPACE, SPECIAL_TOKENS, apply_rules, normalized, prepare, resolve
 
 _UNITS = re.compile(rf"(?<!\S)(?:{'|'.join(SPECIAL_TOKENS)})(?: |(?!\S))|.", re.DOTALL)
 
@@ -18,14 +18,14 @@ class CharTokenizer:
     kind = "char"
     splitter = None
 
-    def __init__(self, rules: str = "fastai") -> None:
-        self.rules = rules
+    def __init__(self, rules: str = "fastai", normalize: str = "none") -> None:
+        self.rules, self.normalize = rules, normalize
 
     def tokenize(self, text: str) -> list[str]:
         """Tokens of one text, xxbos first."""
         if self.rules == "none":
-            return [BOS, *text.replace(" ", SPACE)]
-        units: list[str] = _UNITS.findall(apply_rules(prepare(text)))
+            return [BOS, *normalized(text, self.normalize).replace(" ", SPACE)]
+        units: list[str] = _UNITS.findall(apply_rules(prepare(text, self.normalize)))
         return [BOS, *(SPACE if unit == " " else unit.removesuffix(" ") for unit in units)]
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:

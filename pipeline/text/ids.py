@@ -14,6 +14,8 @@ from pipeline.corpus.documents import SPLITS
 from pipeline.errors import InputError, UsageError
 from pipeline.text.vocabulary import read_vocabulary
 
+_BLOCK_TOKENS = 4_000_000
+
 
 @dataclass(frozen=True)
 class IdStore:
@@ -76,6 +78,17 @@ class IdStore:
         if unknown:
             raise UsageError(f"There is no split {min(unknown)!r}.", f"Splits: {', '.join(SPLITS)}.")
         return np.flatnonzero(np.isin(self.splits, splits))
+
+    def counts(self, documents: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How often each token of the vocabulary stands in `documents`, whose numbers rise; read in blocks."""
+        total = np.zeros(len(self.vocabulary), dtype=np.int64)
+        for run in np.split(documents, np.flatnonzero(np.diff(documents) != 1) + 1):
+            if len(run):
+                stop = int(self.offsets[run[-1] + 1])
+                for at in range(int(self.offsets[run[0]]), stop, _BLOCK_TOKENS):
+                    block = self.ids[at : min(at + _BLOCK_TOKENS, stop)]
+                    total += np.bincount(block, minlength=len(total))
+        return total
 
     def document(self, number: int) -> npt.NDArray[np.unsignedinteger]:
         """Ids of document `number`: a view, nothing is copied."""

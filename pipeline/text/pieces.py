@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.text.encoding import EncodedBatch
-from pipeline.text.rules import BOS, apply_rules, cut_long_chunks, has_wrep, prepare, replace_rep
+from pipeline.text.rules import BOS, apply_rules, has_wrep, prepare_words, replace_rep
 
 WHOLE, FINAL, GAP_SPACE, SEPARATOR = "\x1c", "\x1d", "\x1e", "\x1f"
 """Marks, and what pieces are joined with to go through a rule at once."""
@@ -34,12 +34,12 @@ _PARAGRAPH = "\n\n"
 class PieceSplitter:
     """Cuts texts into pieces for word tokenizers with `rules`, whatever the language."""
 
-    def __init__(self, rules: str) -> None:
-        self.rules = rules
+    def __init__(self, rules: str, normalize: str = "none") -> None:
+        self.rules, self.normalize = rules, normalize
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:
         """The pieces of `texts`, each text beginning with xxbos. Types may hold a few that no text uses."""
-        prepared = [prepare(text) if self.rules == "fastai" else cut_long_chunks(text) for text in texts]
+        prepared = [prepare_words(text, self.rules, self.normalize) for text in texts]
         wholes: dict[str, str] = {}
         joined = pa.array([f"{BOS} {self._cut(text, wholes)}" if text else BOS for text in prepared], pa.large_string())
         cut = pc.split_pattern(joined, " ")

@@ -6,6 +6,7 @@ side by side on real reviews and generated text. `resolve` is the way back.
 
 import html
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.corpus.cleaning import LONG_RUN_CHARS, has_long_run
@@ -73,9 +74,22 @@ def _lower(match: re.Match[str], mark: str) -> str:
     return f"{before}{mark} {word.lower()}" if len(word) > 1 else f"{before}{word.lower()}"
 
 
-def prepare(text: str) -> str:
-    """`fix_html`, ends stripped, overlong chunks cut: a text as the other rules see it."""
-    return cut_long_chunks(fix_html(text).strip())
+def normalized(text: str, form: str) -> str:
+    """`text` in the Unicode normal form `form`: NFC, NFKC, or none for as it is."""
+    return text if form == "none" else unicodedata.normalize(form, text)  # type: ignore[arg-type]
+
+
+def prepare(text: str, form: str = "none") -> str:
+    """`normalized`, `fix_html`, ends stripped, overlong chunks cut: a text as the other rules see it.
+
+    NFKC writes `…` as three dots, which `fix_html` makes one again; so it comes first.
+    """
+    return cut_long_chunks(fix_html(normalized(text, form)).strip())
+
+
+def prepare_words(text: str, rules: str, form: str = "none") -> str:
+    """What the word tokenizer's remaining rules (`rules`: fastai or none) see of `text`."""
+    return prepare(text, form) if rules == "fastai" else cut_long_chunks(normalized(text, form))
 
 
 def cut_long_chunks(text: str) -> str:

@@ -26,6 +26,7 @@ from pipeline.text.rules import (
     WREP,
     apply_rules,
     cut_long_chunks,
+    normalized,
     prepare,
     resolve,
 )
@@ -55,8 +56,8 @@ class SubwordTokenizer:
     kind = "subword"
     splitter = None
 
-    def __init__(self, model: bytes, rules: str = "fastai") -> None:
-        self.rules, self._model = rules, model
+    def __init__(self, model: bytes, rules: str = "fastai", normalize: str = "none") -> None:
+        self.rules, self.normalize, self._model = rules, normalize, model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         whole = {SPACE + token: token for token in WHOLE_PIECES}
         pieces = [self._processor.id_to_piece(i) for i in range(self._processor.vocab_size())]
@@ -73,13 +74,14 @@ class SubwordTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Tokens of one text, xxbos first."""
-        return [BOS, *(self._names[i] for i in self._processor.encode(apply_to(text, self.rules), out_type=int))]
+        ruled = apply_to(text, self.rules, self.normalize)
+        return [BOS, *(self._names[i] for i in self._processor.encode(ruled, out_type=int))]
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:
         """Types and ids of many texts; the same tokens as `tokenize` gives."""
         parts: list[Any] = []
         for text in texts:
-            pieces = self._processor.encode(apply_to(text, self.rules), out_type=int)
+            pieces = self._processor.encode(apply_to(text, self.rules, self.normalize), out_type=int)
             parts.append(np.append(0, self._number[np.asarray(pieces, dtype=np.int64)]))
         ids = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
         distinct, local = by_first_appearance(ids, len(self._types))
@@ -104,13 +106,19 @@ class SubwordTokenizer:
         (folder / MODEL_FILE).write_bytes(self._model)
 
 
-def apply_to(text: str, rules: str) -> str:
-    """`text` as SentencePiece sees it, in training and ever after."""
-    return apply_rules(prepare(text)) if rules == "fastai" else text
+def apply_to(text: str, rules: str, normalize: str = "none") -> str:
+    """`text` as SentencePiece sees it, in training and ever after.
+
+    By itself SentencePiece brings text to its own kind of NFKC, as it does in fastai, which also makes one space of any
+    white space. With NFC it is told to leave text alone, so that is done here.
+    """
+    ruled = apply_rules(prepare(text, normalize)) if rules == "fastai" else normalized(text, normalize)
+    return " ".join(ruled.split()) if normalize == "NFC" else ruled
 
 
 def train_subword(
-    texts: Iterable[str], rules: str, model_type: str, vocab_size: int, character_coverage: float
+    texts: Iterable[str], rules: str, model_type: str, vocab_size: int, character_coverage: float, *,
+    normalize: str = "none",
 ) -> tuple[SubwordTokenizer, TrainingShare]:
     """Train SentencePiece on all of `texts`.
 
@@ -122,7 +130,7 @@ def train_subword(
     words: Counter[str] = Counter()
     n_documents = n_reached = n_bytes = 0
     for text in texts:
-        ruled = apply_to(text, rules)
+        ruled = apply_to(text, rules, normalize)
         n_bytes += sum(len(word.encode()) for word in ruled.split())
         found = cut_long_chunks(ruled.replace(_RESERVED, " ")).split()
         words.update(found)
@@ -136,16 +144,17 @@ def train_subword(
             sentence_iterator=_counted(words), input_format="tsv", model_writer=written, model_type=model_type,
             vocab_size=vocab_size, character_coverage=character_coverage, num_threads=N_THREADS,
             user_defined_symbols=[SPACE + token for token in WHOLE_PIECES],
+            normalization_rule_name="identity" if normalize == "NFC" else "nmt_nfkc",
             unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, input_sentence_size=0, minloglevel=LOG_ERRORS_ONLY,
         )
     except RuntimeError as error:
         raise _explained(error, vocab_size, model_type) from error
     reached = sum(len(word.encode()) * count for word, count in words.items())
     share = TrainingShare(n_reached / n_documents if n_documents else 0.0, reached / n_bytes)
-    return SubwordTokenizer(written.getvalue(), rules), share
+    return SubwordTokenizer(written.getvalue(), rules, normalize), share
 
 
-def load_subword(folder: Path, rules: str, sha256: str) -> SubwordTokenizer:
+def load_subword(folder: Path, rules: str, sha256: str, normalize: str = "none") -> SubwordTokenizer:
     """The tokenizer whose model lies in `folder`; InputError if that is not the one with this SHA-256.
 
     SentencePiece has no checksum of its own: with one bit changed, two models of three load and cut words otherwise.
@@ -161,7 +170,7 @@ def load_subword(folder: Path, rules: str, sha256: str) -> SubwordTokenizer:
             f"{path} is damaged or another model: SHA-256 {found[:12]}, tokenizer.json says {sha256[:12]!r}.", _MEND
         )
     try:
-        return SubwordTokenizer(model, rules)
+        return SubwordTokenizer(model, rules, normalize)
     except (RuntimeError, IndexError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no SentencePiece model: {str(error).splitlines()[0]}.", _MEND) from error
 

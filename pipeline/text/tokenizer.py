@@ -27,6 +27,7 @@ class Tokenizer(Protocol):
 
     kind: str
     rules: str
+    normalize: str
 
     @property
     def splitter(self) -> "PieceSplitter | None":
@@ -63,11 +64,20 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     description = {
         "kind": tokenizer.kind, "rules": tokenizer.rules, "special_tokens": list(SPECIAL_TOKENS),
-        **tokenizer.describe(),
+        **({} if tokenizer.normalize == "none" else {"normalize": tokenizer.normalize}), **tokenizer.describe(),
     }
     tokenizer.save_model(folder)
     text = json.dumps(description, ensure_ascii=False, indent=2) + "\n"
     (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8", newline="\n")
+
+
+def tokenizer_kind(folder: Path) -> str:
+    """word, subword or char: what the tokenizer saved in `folder` says of itself; InputError if it is damaged."""
+    path = folder / TOKENIZER_FILE
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is missing or damaged: {type(error).__name__} {error}.", _MEND) from error
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -75,12 +85,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     path = folder / TOKENIZER_FILE
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-        kind, rules = description["kind"], description["rules"]
+        kind, rules, normalize = description["kind"], description["rules"], description.get("normalize", "none")
         asked = {name: str(description[name]) for name in _NEEDS.get(kind, ())}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is missing or damaged: {type(error).__name__} {error}.", _MEND) from error
-    if rules not in ("fastai", "none") or description.get("special_tokens") != list(SPECIAL_TOKENS):
-        raise InputError(f"{path} names rules or special tokens this version does not have.", _MEND)
+    known = rules in ("fastai", "none") and normalize in ("none", "NFC", "NFKC")
+    if not known or description.get("special_tokens") != list(SPECIAL_TOKENS):
+        raise InputError(f"{path} names rules, a normal form or special tokens this version does not have.", _MEND)
     if kind == "word":
         from pipeline.text.word import WordTokenizer
 
@@ -90,16 +101,16 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         if made_with != here:
             warnings.warn(f"{path} was made with spaCy {made_with}; {here} may split words otherwise", stacklevel=2)
         try:
-            return WordTokenizer(asked["language"], rules).load()
+            return WordTokenizer(asked["language"], rules, normalize).load()
         except UsageError as error:
             raise InputError(f"{path} cannot be used: {error.what}", _MEND) from error
     if kind == "subword":
         from pipeline.text.subword import load_subword
 
-        return load_subword(folder, rules, asked["sha256"])
+        return load_subword(folder, rules, asked["sha256"], normalize)
     if kind == "char":
         from pipeline.text.char import CharTokenizer
 
-        return CharTokenizer(rules)
+        return CharTokenizer(rules, normalize)
     shown = str(kind)[:80]
     raise InputError(f"{path} describes a tokenizer of kind {shown!r}, which this version does not have.", _MEND)

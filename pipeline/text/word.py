@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.text.encoding import EncodedBatch, encode_lists
-from pipeline.text.rules import BOS, SPACE, SPECIAL_TOKENS, apply_rules, cut_long_chunks, join_words, prepare, resolve
+from pipeline.text.rules import BOS, SPACE, SPECIAL_TOKENS, apply_rules, join_words, prepare_words, resolve
 
 if TYPE_CHECKING:
     from pipeline.text.pieces import PieceSplitter
@@ -20,8 +20,8 @@ class WordTokenizer:
 
     kind = "word"
 
-    def __init__(self, language: str = "en", rules: str = "fastai") -> None:
-        self.language, self.rules = language, rules
+    def __init__(self, language: str = "en", rules: str = "fastai", normalize: str = "none") -> None:
+        self.language, self.rules, self.normalize = language, rules, normalize
 
     @cached_property
     def nlp(self) -> Any:
@@ -38,8 +38,8 @@ class WordTokenizer:
         return self.tokens_of(self.prepare(text))
 
     def prepare(self, text: str) -> str:
-        """`text` as the remaining rules see it: entities undone, ends stripped, overlong chunks cut."""
-        return prepare(text) if self.rules == "fastai" else cut_long_chunks(text)
+        """`text` as the remaining rules see it: normalized, entities undone, ends stripped, overlong chunks cut."""
+        return prepare_words(text, self.rules, self.normalize)
 
     def tokens_of(self, prepared: str) -> list[str]:
         """Tokens of a text that went through `prepare`."""
@@ -59,7 +59,7 @@ class WordTokenizer:
         """Cuts texts into the pieces that `join` takes, if the language's tokenizer works word by word."""
         from pipeline.text.pieces import PieceSplitter  # and with it pyarrow, which a single text does not need
 
-        return None if self._batch is None else PieceSplitter(self.rules)
+        return None if self._batch is None else PieceSplitter(self.rules, self.normalize)
 
     def join(self, pieces: EncodedBatch) -> EncodedBatch:
         """Types and ids of the texts that `splitter` cut into `pieces`."""

@@ -34,7 +34,8 @@ from pipeline.model import fastai_files
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
 from pipeline.model.fastai_files import PUBLISHED, direction_in
-from pipeline.model.fastai_weights import SILENCE, convert
+from pipeline.model.fastai_weights import convert
+from pipeline.model.unused_rows import SILENCE
 from pipeline.model.weights import load_language_model
 from pipeline.progress import Reporter
 from pipeline.text.rules import SPECIAL_TOKENS

@@ -1,6 +1,7 @@
 """pipeline.report.summary: the table at the end of a run."""
 
 from pipeline.report.summary import result_table
+from pipeline.settings import PublishedSettings
 
 EVALUATION = {
     "accuracy": 0.8012, "accuracy_low": 0.785, "accuracy_high": 0.8167, "macro_f1": 0.79, "log_loss": 0.45,
@@ -36,6 +37,18 @@ def test_without_baseline_and_language_model() -> None:
     assert [line.split("  ")[0] for line in lines] == [
         "Test split", "-" * len(lines[0]), "majority class", "this classifier", "2,561 test documents"
     ]
+
+
+def test_what_was_published_stands_beside_it() -> None:
+    published = PublishedSettings(accuracy=0.94512, source="a notebook; it has read the test text.")
+    lines = result_table(EVALUATION, None, published).split("\n")
+    assert lines[4:] == [
+        "this classifier                80.12 %  78.50 to 81.67 %",
+        "published                      94.51 %",
+        "2,561 test documents",
+        "-14.39 points from what was published: a notebook; it has read the test text.",
+    ]
+    assert result_table(EVALUATION, None, PublishedSettings()) == result_table(EVALUATION, None)
 
 
 def test_transductive_numbers_are_marked() -> None:

@@ -154,8 +154,8 @@ def described(folder: Path, tokenizer: Any, **change: Any) -> Path:
     ({"language": "qq"}, r"cannot be used: spaCy has no tokenizer"),
     ({"kind": ["word"]}, r"is missing or damaged: TypeError"),
     ({"kind": "pickle"}, r"describes a tokenizer of kind 'pickle'"),
-    ({"kind": None}, r"is missing or damaged: KeyError 'kind'"), ({"rules": {}}, r"names rules or special tokens"),
-    ({"special_tokens": []}, r"names rules or special tokens"),
+    ({"kind": None}, r"is missing or damaged: KeyError 'kind'"), ({"rules": {}}, r"names rules, a normal form or spec"),
+    ({"special_tokens": []}, r"names rules, a normal form or spec"), ({"normalize": "NFD"}, r"names rules, a normal"),
 ])
 def test_descriptions_that_are_damaged(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
     described(tmp_path, WordTokenizer(), **change)
