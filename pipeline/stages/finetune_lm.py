@@ -16,6 +16,7 @@ from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
+from pipeline.training.curve import write_curve
 from pipeline.training.device import keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import LanguageModelLoader
@@ -70,6 +71,7 @@ def run(context: StageContext) -> StageOutcome:
     save_language_model(model, context.work)
     architecture.save(context.work / "architecture.json")
     write_history(trained.history, context.work)
+    write_curve(trained.curve, context.work)
     copy_text_files(ids.path, context.work)
 
     last = trained.history[-1]

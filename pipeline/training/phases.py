@@ -23,6 +23,7 @@ from pipeline import stopping
 from pipeline.errors import DivergedError, UsageError
 from pipeline.progress import Reporter, format_duration
 from pipeline.settings import Phase, TrainingSettings
+from pipeline.training.curve import Point
 from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
 from pipeline.training.history import Record
@@ -37,6 +38,8 @@ class Trained:
     """What came out of the training of all phases, beside the weights in the model."""
 
     history: list[Record]
+    curve: list[Point]
+    """Loss and learning rate inside the epochs."""
     precision: str
     """What really ran: fp16, bf16 or fp32."""
     skipped_steps: int
@@ -87,7 +90,9 @@ def train_phases(
             )
         if precision.effective != device.precision:
             raise RuntimeError(f"{device.precision} was asked for, the model put out {precision.observed}")
-    return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best)
+    return Trained(
+        checkpointer.history, checkpointer.curve.points, precision.effective, guard.skipped_steps, checkpointer.best
+    )
 
 
 def _learner(task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]) -> ResumableLearner:
@@ -148,10 +153,15 @@ class PhaseLog(Callback):
         return self.seconds_before + here
 
     def after_batch(self) -> None:
-        """Every `log_every` steps loss, learning rate, speed and time left: as a line, or beside the bar."""
+        """Add to the curve; every `log_every` steps loss, rate, speed and time left: as a line, or beside the bar."""
         if not self.training:
             return
         step, steps = self.iter + 1, len(self.task.train)
+        self.checkpointer.curve.add(
+            self.checkpointer.phase, self.phase.name, step=self.epoch * steps + step, steps=self.phase.epochs * steps,
+            epoch=self.epochs_before + self.epoch + step / steps, loss=float(self.loss.detach()),
+            lr=float(self.opt.hypers[-1]["lr"]),
+        )
         due = step % self.log_every == 0 or step == steps
         if due:
             self.figures = self._figures(step, steps)

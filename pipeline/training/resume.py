@@ -20,6 +20,7 @@ from pipeline.attempt import CHECKPOINTS
 from pipeline.progress import Reporter
 from pipeline.settings import TrainingSettings
 from pipeline.training.checkpoints import CheckpointStore
+from pipeline.training.curve import Curve
 from pipeline.training.device import DTYPES, Device
 from pipeline.training.divergence import GradientGuard
 from pipeline.training.history import Record
@@ -96,6 +97,7 @@ class Checkpointer(Callback):
         best = CheckpointStore(folder, fingerprint, keep=keep + 1, reporter=reporter, prefix="best")
         self.best = BestEpoch(best, task)
         self.history: list[Record] = []
+        self.curve = Curve()
         self.position = Position()
         self.phase = 0
         self.train_s = 0.0
@@ -113,6 +115,8 @@ class Checkpointer(Callback):
         state = self._state = read_state(path)
         self.position = Position(**state["position"])
         self.history[:] = state["history"]
+        if "curve" in state:  # a checkpoint of before there were curves has none
+            self.curve.restore(state["curve"])
         self.best.record = state["best"]
         self.train_s = state["train_s"]
         self._steps = self._saved_steps = self.position.steps
@@ -192,6 +196,7 @@ class Checkpointer(Callback):
         state = {
             "position": asdict(position),
             "history": self.history,
+            "curve": self.curve.state(),
             "best": self.best.record,
             "train_s": self.train_s,
             "skipped_steps": guard.skipped_steps,
