@@ -26,7 +26,7 @@ LEVELS = (
     {"inference"},
     {"report"},
     {"stages", "runs", "import_fastai"},
-    {"status"},
+    {"status", "reporting"},
     {"cli"},
     {"__main__"},
 )
