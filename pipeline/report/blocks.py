@@ -136,7 +136,7 @@ class Page:
     """A whole report."""
 
     title: str
-    chips: Sequence[str]
+    chips: Sequence[Line]
     """Short facts beside the title."""
     top: Sequence[Block]
     sections: Sequence[Section]

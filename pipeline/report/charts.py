@@ -159,6 +159,7 @@ def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> Markup:
     opening = r'<svg viewBox="\1" aria-hidden="true" focusable="false">'
     svg = re.sub(r'<svg .*?viewBox="([^"]*)".*?>', opening, svg, count=1)
     svg = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{name}-", svg)
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, f"var({variable})")

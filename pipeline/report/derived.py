@@ -63,7 +63,7 @@ def type_coverage(tokens: Artifact, vocabulary: Sequence[str]) -> dict[str, Reco
 def by_length(n_tokens: NDArray[np.int64], correct: NDArray[np.bool_], seed: int) -> list[Record]:
     """Accuracy with its bootstrap interval in bins of equally many documents, from short to long."""
     n_bins = max(1, min(LENGTH_BINS, len(n_tokens) // MIN_BIN_DOCUMENTS))
-    starts = np.unique(np.quantile(n_tokens, np.linspace(0, 1, n_bins, endpoint=False), method="lower"))
+    starts = np.unique(np.quantile(n_tokens, np.linspace(0, 1, n_bins, endpoint=False), method="higher"))
     edges = np.append(starts, n_tokens.max() + 1)
     rows = []
     for low, high in pairwise(edges):

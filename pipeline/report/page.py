@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from pipeline import __version__
 from pipeline.report import making_of, results
-from pipeline.report.blocks import Block, Hero, Note, Page, Section
+from pipeline.report.blocks import Block, Hero, Line, Note, Page, Section
 from pipeline.report.evaluation_page import escape
 from pipeline.report.gather import DERIVED, METRICS, Material, gather
 from pipeline.stage import Run
@@ -85,18 +85,19 @@ def _sections(material: Material, derived: dict[str, Any]) -> Iterator[Section]:
     yield making_of.lineage(material)
 
 
-def _chips(material: Material) -> Iterator[str]:
+def _chips(material: Material) -> Iterator[Line]:
     sources = material.sources
     if sources.get(METRICS, "protocol", "transductive") or sources.get("lm/manifest.json", "metrics", "transductive"):
-        yield "transductive"
+        yield ["transductive"]
     for role in ("classifier", "lm"):
-        manifest = sources.documents.get(f"{role}/manifest.json")
-        if manifest:
-            yield {"fwd": "reads forwards", "bwd": "reads backwards"}[manifest["identity"]["direction"]]
-            yield f"{manifest['precision']['effective']} on {manifest['device']}"
+        source = material.manifest(role)
+        if source in sources:
+            yield [{"fwd": "reads forwards", "bwd": "reads backwards"}[sources.get(source, "identity", "direction")]]
+            if sources.get(source, "device") is not None:
+                yield [sources.figure(source, "precision", "effective"), " on ", sources.figure(source, "device")]
             break
     if "tokens/manifest.json" in sources:
-        yield f"{sources.get('tokens/manifest.json', 'metrics', 'tokenizer')} tokens"
+        yield [sources.figure("tokens/manifest.json", "metrics", "tokenizer"), " tokens"]
 
 
 def render_html(page: Page) -> str:
