@@ -60,8 +60,8 @@ class Sources:
                 return None
         return value
 
-    def figure(self, source: str, *path: str | int, form: str = "plain") -> Figure:
-        """The value at `path`, written in one of FORMS; what is not there is n/a."""
+    def figure(self, source: str, *path: str | int, form: str = "plain", absent: str = "n/a") -> Figure:
+        """The value at `path`, written in one of FORMS; `absent` is what null, or no value, is called."""
         value = self.get(source, *path)
         pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
-        return Figure(source, pointer, value, "n/a" if value is None else FORMS[form](value))
+        return Figure(source, pointer, value, absent if value is None else FORMS[form](value))

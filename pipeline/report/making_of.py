@@ -184,12 +184,12 @@ def _artifact(material: Material, role: str) -> Details:
     for slot in manifest["inputs"]:
         rows.append([[f"made from {slot}"], [sources.figure(source, "inputs", slot, "fingerprint")]])
     for name in manifest["identity"]:
-        rows.append([[f"hash of {name}"], [sources.figure(source, "identity", name)]])
+        rows.append([[f"identity: {name}"], [sources.figure(source, "identity", name)]])
     rows.append([["versions"], [
         part for name in manifest["versions"] for part in (f" {name} ", sources.figure(source, "versions", name))
     ]])
     settings: list[list[Line]] = [
-        [[f"{section}.{key}"], [sources.figure(source, "settings", section, key)]]
+        [[f"{section}.{key}"], [sources.figure(source, "settings", section, key, absent="none")]]
         for section, values in manifest["settings"].items() for key in values
     ]
     files: list[list[Line]] = [

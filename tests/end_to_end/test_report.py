@@ -133,7 +133,7 @@ def at(value: Any, pointer: str) -> Any:
 def says(text: str, value: Any) -> bool:
     """True if `text` is how a person would write `value`."""
     if value is None:
-        return text == "n/a"
+        return text in ("n/a", "none")
     if isinstance(value, str):
         return value.startswith(text) or value.replace("T", " ").startswith(text)
     if isinstance(value, bool | list | dict):
