@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pipeline import describe, runs, status, stopping
+from pipeline import describe, reporting, runs, status, stopping
 from pipeline.errors import ExitCode, PipelineError, Stopped, UsageError
 from pipeline.progress import Reporter, printable
 from pipeline.recipe import load_recipe, shipped_recipes
@@ -174,6 +174,8 @@ def _carry_out(
             runs.check_shared_corpus(plan, one_run, wanted)
             run_stages(one_run, wanted, reporter, force)
     status.print_results(plan, stages, sys.stdout)
+    for page in reporting.keep(plan, stages, reporter):
+        print(f"{'report':<10}  {page}")
 
 
 def _say_remembered(plan: runs.Plan) -> None:
@@ -207,6 +209,9 @@ def show_status(  # noqa: PLR0917
         return
     _say_remembered(plan)
     status.print_table(plan, found, sys.stdout)
+
+
+app.command("report")(reporting.command)
 
 
 @app.command()

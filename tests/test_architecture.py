@@ -26,7 +26,7 @@ LEVELS = (
     {"inference"},
     {"report"},
     {"stages", "runs", "import_fastai", "export_fastai"},
-    {"status", "find_lr"},
+    {"status", "find_lr", "reporting"},
     {"cli"},
     {"__main__"},
 )

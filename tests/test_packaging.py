@@ -63,6 +63,13 @@ def test_every_recipe_is_package_data() -> None:
     assert files == packed != set()
 
 
+def test_every_template_is_package_data() -> None:
+    folder = ROOT / "pipeline" / "report"
+    packed = {path for pattern in PROJECT["tool"]["setuptools"]["package-data"]["pipeline.report"]
+              for path in folder.glob(pattern)}
+    assert {path for path in (folder / "templates").iterdir() if path.is_file()} == packed != set()
+
+
 def test_every_folder_with_modules_is_a_package() -> None:
     folders = {path.parent for path in (ROOT / "pipeline").rglob("*.py")}
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]

@@ -33,7 +33,11 @@ class Encoder(nn.Module):
 
     def forward(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Read T more tokens of each row; `state` None is the beginning of the documents."""
-        output = self.embedding(ids)
+        return self.read(self.embedding(ids), state)
+
+    def read(self, embedded: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """The same for tokens that are embedded already [B, T, D]."""
+        output = embedded
         after: State = []
         for number, layer in enumerate(self.lstm):
             output, layer_state = layer(output, state[number] if state else None)

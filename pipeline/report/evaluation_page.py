@@ -36,7 +36,7 @@ def render(metrics: Metrics) -> str:
     """The evaluation of `metrics` (the content of metrics.json) as Markdown."""
     sections = [
         f"# Evaluation\n\n{_headline(metrics)}",
-        *(f"> **Note.** {warning}" for warning in _warnings(metrics)),
+        *(f"> **Note.** {warning}" for warning in warnings(metrics)),
         _comparison(metrics),
         f"## Classes\n\n{_classes(metrics)}",
         f"## Confusion\n\n{_confusion(metrics)}",
@@ -58,7 +58,8 @@ def _headline(metrics: Metrics) -> str:
     )
 
 
-def _warnings(metrics: Metrics) -> Iterable[str]:
+def warnings(metrics: Metrics) -> Iterable[str]:
+    """What must be known before the figures of `metrics` are compared with others."""
     protocol = metrics["protocol"]
     if protocol["transductive"]:
         yield (

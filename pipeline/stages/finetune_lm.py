@@ -26,6 +26,7 @@ from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.tokenizer import tokenizer_kind
+from pipeline.training.curve import write_curve
 from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import LanguageModelLoader
@@ -105,6 +106,7 @@ def run(context: StageContext) -> StageOutcome:
     task.save(context.work)
     architecture.save(context.work / "architecture.json")
     write_history(trained.history, context.work)
+    write_curve(trained.curve, context.work)
     copy_text_files(ids.path, context.work)
 
     last = trained.history[-1]

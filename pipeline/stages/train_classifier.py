@@ -29,6 +29,7 @@ from pipeline.settings import TrainClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.training.auxiliary_loss import load_loss
+from pipeline.training.curve import write_curve
 from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import ClassifierLoader
@@ -117,6 +118,7 @@ def run(context: StageContext) -> StageOutcome:
         json.dumps(prepared.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
     write_history(trained.history, context.work)
+    write_curve(trained.curve, context.work)
     copy_text_files(ids.path, context.work)
     return StageOutcome(
         metrics={

@@ -1,5 +1,7 @@
 """Gradients that are no numbers: the step is skipped and counted; too many in a row end the stage."""
 
+import math
+
 import torch
 from fastai.callback.core import CancelStepException
 from fastai.learner import Callback
@@ -24,22 +26,28 @@ class GradientGuard(Callback):
         """Steps skipped in the whole stage."""
         self.in_a_row = 0
         """Steps skipped since the last one that was done."""
-        self.loss_is_finite = True
+        self.loss_value = 0.0
+        """Loss of the last batch; read from the device once for everyone."""
+
+    @property
+    def loss_is_finite(self) -> bool:
+        """False if the loss of the last batch is no number or infinite."""
+        return math.isfinite(self.loss_value)
 
     def before_backward(self) -> None:
         """A new step, or another of the batches that it is made of."""
         if self.accumulation.begins:
             self._skipped, self._losses_are_finite = False, True
         if not self.accumulation.completes:
-            self.loss_is_finite = bool(self.loss.detach().isfinite())
+            self.loss_value = float(self.loss.detach())
             self._losses_are_finite &= self.loss_is_finite
 
     def before_step(self) -> None:
         """Skip the step if one of its losses or any gradient is not finite, else clip."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm(p.grad for p in parameters)
-        self.loss_is_finite, gradient_is_finite = torch.stack([self.loss.detach(), norm]).isfinite().tolist()
-        if not (self._losses_are_finite and self.loss_is_finite and gradient_is_finite):
+        self.loss_value, norm_value = torch.stack([self.loss.detach(), norm]).tolist()
+        if not (self._losses_are_finite and self.loss_is_finite and math.isfinite(norm_value)):
             raise CancelStepException
         if self.clip is not None:
             clip_grads_with_norm_(parameters, self.clip, norm)
@@ -47,7 +55,7 @@ class GradientGuard(Callback):
     def after_cancel_step(self) -> None:
         """The step was skipped, here or by the scaler."""
         self._skipped = True
-        self.loss_is_finite = bool(self.loss.detach().isfinite())
+        self.loss_value = float(self.loss.detach())
 
     def after_step(self) -> None:
         """Count."""

@@ -24,6 +24,7 @@ from pipeline.progress import Reporter, format_duration
 from pipeline.settings import Phase, TrainingSettings
 from pipeline.training.accumulation import Accumulation
 from pipeline.training.averaging import Average, validated
+from pipeline.training.curve import Point
 from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
 from pipeline.training.history import Record, epochs_without_gain
@@ -43,6 +44,8 @@ class Trained:
     """What came out of the training of all phases, beside the weights in the model."""
 
     history: list[Record]
+    curve: list[Point]
+    """Loss and learning rate inside the epochs."""
     precision: str
     """What really ran: fp16, bf16 or fp32."""
     skipped_steps: int
@@ -89,7 +92,10 @@ def train_phases(
         with device.kernels():
             average = Average(epochs, validated(make_learner(task, settings, device, [MixedPrecision(device)]), task))
         reporter.line(f"{task.name}: {average}, {_shown(average.record)}")
-    return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best, average)
+    return Trained(
+        checkpointer.history, checkpointer.curve.points, precision.effective, guard.skipped_steps, checkpointer.best,
+        average,
+    )
 
 
 def open_layers(learn: ResumableLearner, name: str, phase: Phase) -> None:
@@ -174,10 +180,15 @@ class PhaseLog(Callback):
         return self.seconds_before + here
 
     def after_batch(self) -> None:
-        """Every `log_every` steps loss, learning rate, speed and time left: as a line, or beside the bar."""
+        """Add to the curve; every `log_every` steps loss, rate, speed and time left: as a line, or beside the bar."""
         if not self.training:
             return
         step, steps = self.iter + 1, len(self.task.train)
+        self.checkpointer.curve.add(
+            self.checkpointer.phase, self.phase.name, step=self.epoch * steps + step, steps=self.phase.epochs * steps,
+            epoch=len(self.checkpointer.history) + step / steps, loss=self.gradient_guard.loss_value,
+            lr=float(self.opt.hypers[-1]["lr"]),
+        )
         due = step % self.log_every == 0 or step == steps
         if due:
             self.figures = self._figures(step, steps)

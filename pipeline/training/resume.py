@@ -21,6 +21,7 @@ from pipeline.progress import Reporter
 from pipeline.settings import TrainingSettings
 from pipeline.training.averaging import LastEpochs
 from pipeline.training.checkpoints import CheckpointStore
+from pipeline.training.curve import Curve
 from pipeline.training.device import DTYPES, Device
 from pipeline.training.divergence import GradientGuard
 from pipeline.training.history import Record
@@ -100,6 +101,7 @@ class Checkpointer(Callback):
         ends = CheckpointStore(folder, fingerprint, keep=keep + n, reporter=reporter, prefix="epoch")
         self.last = LastEpochs(ends, task, n, fewest_epochs)
         self.history: list[Record] = []
+        self.curve = Curve()
         self.position = Position()
         self.phase = 0
         self.train_s = 0.0
@@ -119,6 +121,8 @@ class Checkpointer(Callback):
         state = self._state = read_state(path)
         self.position = Position(**state["position"])
         self.history[:] = state["history"]
+        if "curve" in state:  # a checkpoint of before there were curves has none
+            self.curve.restore(state["curve"])
         self.best.record = state["best"]
         self.train_s = state["train_s"]
         self._steps = self._saved_steps = self.position.steps
@@ -202,6 +206,7 @@ class Checkpointer(Callback):
         state = {
             "position": asdict(position),
             "history": self.history,
+            "curve": self.curve.state(),
             "best": self.best.record,
             "train_s": self.train_s,
             "skipped_steps": guard.skipped_steps,

@@ -18,11 +18,11 @@ FILES = {
     },
     "models/smoke/lm-fwd": {
         "encoder.safetensors", "decoder.safetensors", "architecture.json", "vocabulary.json",
-        "tokenizer/tokenizer.json", "history.csv", "history.jsonl",
+        "tokenizer/tokenizer.json", "history.csv", "history.jsonl", "curve.csv",
     },
     "models/smoke/classifier-fwd": {
         "encoder.safetensors", "head.safetensors", "architecture.json", "head.json", "vocabulary.json", "labels.json",
-        "tokenizer/tokenizer.json", "history.csv", "history.jsonl",
+        "tokenizer/tokenizer.json", "history.csv", "history.jsonl", "curve.csv",
     },
     "models/smoke/evaluation": {"metrics.json", "predictions.parquet", "evaluation.md"},
 }

@@ -61,8 +61,8 @@ def without_times(history: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def same(one: Result, other: Result) -> bool:
-    """Bit-equal weights and equal histories."""
-    return one.history == other.history and all(
+    """Bit-equal weights, equal histories and curves."""
+    return one.history == other.history and one.trained.curve == other.trained.curve and all(
         torch.equal(one.weights[name].view(torch.uint8), other.weights[name].view(torch.uint8))
         for name in one.weights if one.weights[name].dim()
     )

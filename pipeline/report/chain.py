@@ -1,0 +1,86 @@
+"""The artifacts behind a run's last result, found by the fingerprints in the manifests and nothing else."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import MANIFEST, Artifact, Manifest, open_artifact, read_manifest
+from pipeline.errors import InputError
+from pipeline.stage import STAGES, Run
+
+START = "start_lm"
+_SLOTS = [stage.writes for stage in STAGES]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One artifact of the chain."""
+
+    role: str
+    """Its slot; what another language model was made of is called start_lm/SLOT."""
+    path: Path
+    fingerprint: str
+    manifest: Manifest | None
+    """None if the artifact of this fingerprint is not at its place any more."""
+
+
+def find_chain(run: Run) -> list[Link]:
+    """The last sealed artifact of a run and all it was made of, each once, in the order of the line.
+
+    Raises InputError if nothing of the run is sealed.
+    """
+    for stage in reversed(STAGES):
+        path = run.path(stage.writes)
+        manifest = read_manifest(path)
+        if manifest is not None:
+            links = _links(run.home, Link(stage.writes, path, manifest.fingerprint, manifest))
+            return sorted(links, key=_place)
+    raise InputError(f"The run {run.name} has nothing to report yet.", f"Make it: {run.command('run')}")
+
+
+def _links(home: Path, last: Link) -> Iterator[Link]:
+    queue, seen = [last], {last.fingerprint}
+    while queue:
+        link = queue.pop(0)
+        yield link
+        for slot, record in link.manifest.inputs.items() if link.manifest else ():
+            if record.fingerprint in seen:
+                continue
+            seen.add(record.fingerprint)
+            role = f"{START}/{slot}" if link.role.startswith(START) else slot
+            path = home / record.path
+            queue.append(Link(role, path, record.fingerprint, _same(path, record.fingerprint)))
+
+
+def _place(link: Link) -> tuple[bool, int]:
+    """Where an artifact stands in the line; what the start of the language model is made of comes first."""
+    of_start = link.role.startswith(START)
+    slot = "lm" if link.role == START else link.role.removeprefix(f"{START}/")
+    return not of_start, _SLOTS.index(slot) if slot in _SLOTS else len(_SLOTS)
+
+
+def _same(path: Path, fingerprint: str) -> Manifest | None:
+    """The manifest at `path`, if it is that of `fingerprint`."""
+    try:
+        manifest = read_manifest(path)
+    except InputError:
+        return None
+    return manifest if manifest is not None and manifest.fingerprint == fingerprint else None
+
+
+def manifests(chain: list[Link]) -> dict[str, Any]:
+    """The manifests of `chain` as they are written, by role: what their files say, not what we make of it."""
+    return {
+        link.role: json.loads((link.path / MANIFEST).read_text(encoding="utf-8"))
+        for link in chain if link.manifest is not None
+    }
+
+
+def opened(chain: list[Link], role: str) -> Artifact | None:
+    """The artifact of `role` with every file checked; None if it is not there. InputError if it is damaged."""
+    link = next((link for link in chain if link.role == role and link.manifest is not None), None)
+    if link is None or link.manifest is None:
+        return None
+    return open_artifact(link.path, link.manifest.slot)

@@ -1,0 +1,166 @@
+"""Charts of a report as SVG that takes its colours from the page: light, dark and on paper.
+
+Drawn by matplotlib; the same figures give the same bytes. A chart holds no text but ours and the names of phases.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+INK, MUTED, GRID, FIRST, SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", FIRST: "--accent", SECOND: "--second"}
+"""Stand-ins for colours of the page; no chart has such colours of its own."""
+WIDTH = 4.3
+"""Inches: narrow, so that the letters stay readable when a phone makes the chart smaller."""
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 9.0, "text.color": INK, "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED, "axes.labelsize": 9.0, "xtick.color": MUTED, "ytick.color": MUTED, "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.8, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.axisbelow": True, "xtick.major.size": 0.0, "ytick.major.size": 0.0,
+    "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8.5, "text.parse_math": False,
+    "path.simplify": False,
+}
+
+Record = dict[str, Any]
+Rows = Sequence[Record]
+
+
+def accuracies(rows: Sequence[tuple[str, Record]]) -> Markup:
+    """Accuracy and 95 % interval of each classifier, one below the other; the last is ours."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for at, (_, row) in enumerate(rows):
+            colour = FIRST if at == len(rows) - 1 else MUTED
+            if "accuracy_low" in row:
+                axes.plot([row["accuracy_low"], row["accuracy_high"]], [at, at], color=colour, linewidth=5, alpha=0.35,
+                          solid_capstyle="round")
+            axes.plot([row["accuracy"]], [at], "o", color=colour, markersize=8)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.margins(x=0.08)
+        axes.spines["left"].set_visible(False)
+
+    return _svg("accuracies", 0.5 + 0.38 * len(rows), draw)
+
+
+def training(name: str, curve: Rows, history: Rows, phases: Sequence[tuple[str, float]]) -> Markup:
+    """Loss of training (within epochs where `curve` has it) and validation, and below it the learning rate.
+
+    `phases` are names and the epoch at which each begins.
+    """
+
+    def draw(figure: Figure) -> None:
+        top, *below = figure.subplots(2 if curve else 1, 1, sharex=True, squeeze=False,
+                                      height_ratios=(3, 1) if curve else None)[:, 0]
+        train = curve or history
+        epochs = [record["epoch"] for record in history]
+        top.plot([point["epoch"] for point in train], [point["train_loss"] for point in train], color=FIRST,
+                 linewidth=1.2, marker="" if curve else "o", label="training")
+        top.plot(epochs, [record["valid_loss"] for record in history], color=SECOND, marker="o", markersize=4,
+                 label="validation")
+        top.set_ylabel("loss")
+        top.legend(loc="upper right")
+        for axes in below:
+            axes.plot([point["epoch"] for point in curve], [point["lr"] for point in curve], color=MUTED)
+            axes.set_ylabel("learning rate")
+            axes.set_ylim(bottom=0)
+        last = below[-1] if below else top
+        last.set_xlabel("epochs")
+        last.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in (top, *below):
+            for _, start in phases[1:]:
+                axes.axvline(start, color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
+        if len(phases) > 1:
+            _name_phases(top, phases)
+        figure.align_ylabels()
+
+    return _svg(f"training-{name}", 3.6 if curve else 2.6, draw)
+
+
+def _name_phases(axes: Axes, phases: Sequence[tuple[str, float]]) -> None:
+    """Names above the axes, on two levels, since short phases stand close together."""
+    for number, (name, start) in enumerate(phases):
+        axes.annotate(name, (start, 1.0), xycoords=("data", "axes fraction"), textcoords="offset points",
+                      xytext=(2, 3 + 11 * (number % 2)), color=MUTED, fontsize=8, annotation_clip=False)
+
+
+def reliability(bins: Rows) -> Markup:
+    """Accuracy against confidence, larger dots for more documents, and how many documents each bin has."""
+
+    def draw(figure: Figure) -> None:
+        top, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        filled = [row for row in bins if row["documents"]]
+        most = max(row["documents"] for row in filled)
+        top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
+        top.plot([row["confidence"] for row in filled], [row["accuracy"] for row in filled], color=FIRST, linewidth=1)
+        top.scatter(
+            [row["confidence"] for row in filled], [row["accuracy"] for row in filled], color=FIRST,
+            s=[12 + 88 * row["documents"] / most for row in filled], label="this classifier",
+        )
+        top.set_ylabel("accuracy")
+        top.legend(loc="upper left", markerscale=0.7)
+        below.bar([row["above"] for row in bins], [row["documents"] for row in bins], align="edge", color=FIRST,
+                  width=[0.9 * (row["up_to"] - row["above"]) for row in bins], alpha=0.55)
+        below.set_ylabel("documents")
+        below.set_xlabel("confidence")
+        below.yaxis.set_major_locator(MaxNLocator(2))
+        lowest = min(row["above"] for row in filled)
+        below.set_xlim(lowest - 0.02, 1.02)
+        top.set_ylim(min(lowest, *(row["accuracy"] for row in filled)) - 0.05, 1.05)
+        for axes in (top, below):
+            axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        top.yaxis.set_major_formatter(PercentFormatter(1.0))
+        figure.align_ylabels()
+
+    return _svg("reliability", 4.0, draw)
+
+
+def lengths(rows: Rows) -> Markup:
+    """Accuracy and its interval by length of the documents."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        at = range(len(rows))
+        axes.vlines(at, [row["accuracy_low"] for row in rows], [row["accuracy_high"] for row in rows], color=FIRST,
+                    linewidth=5, alpha=0.35, capstyle="round")
+        axes.plot(at, [row["accuracy"] for row in rows], "o-", color=FIRST, linewidth=1)
+        names = [f"{row['from_tokens']}\n{row['to_tokens']}" for row in rows]
+        axes.set_xticks(at, names)
+        axes.set_xlabel("tokens: from, to")
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.grid(axis="x", visible=False)
+        axes.set_ylabel("accuracy")
+
+    return _svg("lengths", 2.8, draw)
+
+
+def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> Markup:
+    """What `draw` puts on a figure, for use inside a page. `name` keeps its ids apart from those of other charts."""
+    stream = io.StringIO()
+    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]  # it takes a Literal of every name
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure)
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = stream.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    opening = r'<svg viewBox="\1" aria-hidden="true" focusable="false">'
+    svg = re.sub(r'<svg .*?viewBox="([^"]*)".*?>', opening, svg, count=1)
+    svg = re.sub(r"font: [^;\"]*?([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{name}-", svg)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(stand_in, f"var({variable})")
+    return Markup("\n".join(line.strip() for line in svg.splitlines() if line.strip()))  # drawn here

@@ -1,0 +1,99 @@
+"""The `report` command, and the report that a finished run leaves behind. Imports nothing heavy until it writes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import runs
+from pipeline.errors import UsageError
+from pipeline.progress import Reporter
+from pipeline.stage import Run, Stage
+
+EVALUATES = "evaluate_classifier"
+PAGE, FIGURES = "report.html", "report.json"
+
+
+def folder_of(run: Run) -> Path:
+    """Where a run's report lies unless told otherwise; not an artifact: it can be written again at any time."""
+    return run.home / "models" / run.name / "report"
+
+
+def command(
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="The run. Default: sample.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FOLDER", help="Default: models/RUN/report.")
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option("--variant", metavar="NAME", help="Only this variant of the run. Default: all.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", metavar="FOLDER", help="Write TensorBoard event files there, too.")
+    ] = None,
+    home: Annotated[
+        Path, typer.Option("--home", metavar="DIR", help="Folder that holds data/ and models/. Default: the current "
+                           "one.", show_default=False),
+    ] = Path(),
+) -> None:
+    """Write the report of a run: one HTML page that needs nothing else, a Markdown twin, and its figures as JSON."""
+    if run is not None:
+        runs.check_exists(run, home)
+    plan = runs.resolve(runs.Request(run=run, variant=variant, home=home))
+    for page in report(plan, output, tensorboard, Reporter()):
+        print(page)
+
+
+def report(plan: runs.Plan, output: Path | None, tensorboard: Path | None, reporter: Reporter) -> list[Path]:
+    """Write the report of every run of `plan`; the pages. With `tensorboard`, event files go there too.
+
+    Raises UsageError if several runs would share one folder, InputError if there is nothing to report.
+    """
+    if len(plan.runs) > 1 and (output is not None or tensorboard is not None):
+        names = ", ".join(run.name.removeprefix(f"{plan.name}-") for run in plan.runs)
+        raise UsageError(f"The run {plan.name} has several variants.", f"Name one with --variant: {names}.")
+    from pipeline.report.page import write_report
+
+    pages = [write_report(run, output or folder_of(run)) for run in plan.runs]
+    if tensorboard is not None:
+        from pipeline.report.event_files import write_events
+
+        for folder in write_events(plan.runs[0], tensorboard):
+            reporter.line(f"report: TensorBoard event files in {folder}")
+    return pages
+
+
+def keep(plan: runs.Plan, stages: Sequence[Stage], reporter: Reporter) -> list[Path]:
+    """The reports of the runs that `stages` evaluated, written where they are not there yet.
+
+    A report that cannot be written is no failure of the run: its artifacts are sealed. The log says why.
+    """
+    pages = []
+    for run, wanted in plan.steps(stages):
+        if any(stage.name == EVALUATES for stage in wanted):
+            try:
+                pages.append(_kept(run))
+            except Exception as error:  # whatever it is
+                reporter.line(f"report: not written: {error}")
+    return pages
+
+
+def _kept(run: Run) -> Path:
+    folder = folder_of(run)
+    evaluation = json.loads((run.path("evaluation") / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
+    if _made_from(folder).get("evaluation") == evaluation and (folder / PAGE).is_file():
+        return folder / PAGE
+    from pipeline.report.page import write_report
+
+    return write_report(run, folder)
+
+
+def _made_from(folder: Path) -> dict[str, str]:
+    """Fingerprints of what the report in `folder` was made from; empty if there is none."""
+    try:
+        return dict(json.loads((folder / FIGURES).read_text(encoding="utf-8"))["made_from"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
