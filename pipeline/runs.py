@@ -1,7 +1,7 @@
 """Which runs a command line means: their names, their variants, and the arguments remembered from last time.
 
 A run without variants is one `Run`. A recipe with variants gives one run per variant, called <run>-<variant>; variants
-that read the same corpus as the recipe itself share it: the run <run> prepares it once.
+with the corpus settings of the recipe itself share its corpus, whatever their seed: the run <run> prepares it once.
 """
 
 import json
@@ -240,6 +240,5 @@ def _make_run(request: Request, name: str, variant: str | None) -> Run:
 
 
 def _same_corpus(run: Run, base: Run) -> bool:
-    """True if `run` would prepare the very corpus that `base` prepares."""
-    same_source = run.recipe.prepare_corpus.source == base.recipe.prepare_corpus.source
-    return run.given("corpus") is None and same_source and run.settings(PREPARE) == base.settings(PREPARE)
+    """True if `run` reads the corpus that `base` prepares; a seed of its own is for training, not for other splits."""
+    return run.given("corpus") is None and run.recipe.prepare_corpus == base.recipe.prepare_corpus

@@ -471,10 +471,22 @@ def test_one_variant_runs_alone(tiny_stages: TinyStages) -> None:
 
 
 def test_a_variant_with_another_corpus_has_its_own(tiny_stages: TinyStages) -> None:
-    Path("other.toml").write_text(RECIPE + VARIANTS + "[variants.seeded.run]\nseed = 7\n", encoding="utf-8")
+    limited = "[variants.limited.prepare_corpus]\nlimit_per_split = 7\n"
+    Path("other.toml").write_text(RECIPE + VARIANTS + limited, encoding="utf-8")
     good("run", "--recipe", "other.toml", "--until", "prepare_corpus")
     assert tiny_stages.ran == ["prepare_corpus"] * 2
-    assert sorted(p.parent.parent.name for p in Path("data").rglob("manifest.json")) == ["other", "other-seeded"]
+    assert sorted(p.parent.parent.name for p in Path("data").rglob("manifest.json")) == ["other", "other-limited"]
+
+
+def test_variants_of_other_seeds_and_directions_share_the_corpus(tiny_stages: TinyStages) -> None:
+    seeds = "[variants.a.run]\nseed = 7\n[variants.b.run]\nseed = 8\ndirection = 'bwd'\n"
+    Path("seeds.toml").write_text(RECIPE + seeds, encoding="utf-8")
+    good("run", "--recipe", "seeds.toml", "--until", "finetune_lm")
+    assert tiny_stages.ran == ["prepare_corpus", *STAGE_NAMES[1:4], *STAGE_NAMES[1:4]]
+    lms = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path("models").rglob("manifest.json"))]
+    assert [lm["settings"]["run"]["seed"] for lm in lms] == [7, 8]
+    assert [lm["identity"]["direction"] for lm in lms] == ["fwd", "bwd"]
+    assert len({lm["identity"]["corpus"] for lm in lms}) == 1
 
 
 def test_a_stale_shared_corpus_makes_all_variants_stale(tiny_stages: TinyStages) -> None:
