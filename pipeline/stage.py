@@ -53,7 +53,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("train_classifier", ("ids", "lm"), "classifier", "Train the classifier on the language model's encoder.",
           run_settings=("seed", "direction", "precision")),
     Stage("evaluate_classifier", ("corpus", "ids", "classifier"), "evaluation",
-          "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=2,
+          "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=3,
           run_settings=("seed", "precision")),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -23,6 +23,8 @@ from pipeline.report.documents import LabelledDocuments, check_same_labels, load
 from pipeline.settings import EvaluateClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
+from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.vocabulary import read_vocabulary
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import resolve_device
 
@@ -90,6 +92,7 @@ def run(context: StageContext) -> StageOutcome:
         )
     result |= {
         "labels": labels,
+        "classifier": _about(classifier),
         "mistakes": _mistakes(test, probabilities, labels),
         "protocol": _protocol(corpus, ids, classifier, store, test),
         "lineage": lineage.fingerprints([corpus, ids, classifier]),
@@ -103,12 +106,25 @@ def run(context: StageContext) -> StageOutcome:
     )
     (context.work / "evaluation.md").write_text(evaluation_page.render(result), encoding="utf-8")
     pq.write_table(_predictions(test, probabilities, labels, baseline_ids), context.work / "predictions.parquet")
-    return StageOutcome(headline(result), device=result["device"], precision=result["precision"])
+    return StageOutcome(
+        headline(result), {**classifier.manifest.identity, "corpus": corpus.manifest.fingerprint},
+        device=result["device"], precision=result["precision"],
+    )
 
 
 def _prediction_key(context: StageContext) -> str:
     """What predictions so far belong to; the batch size may change between two attempts, and with it the batches."""
     return hash_json([context.fingerprint, context.settings.bs])
+
+
+def _about(classifier: Artifact) -> dict[str, Any]:
+    """What tells one classifier from another: direction, kind of tokenizer, entries of the vocabulary, seed."""
+    return {
+        "direction": classifier.manifest.identity["direction"],
+        "tokenizer": load_tokenizer(classifier.path / "tokenizer").kind,
+        "vocabulary": len(read_vocabulary(classifier.path)),
+        "seed": classifier.manifest.settings.get("run", {}).get("seed"),
+    }
 
 
 def headline(result: dict[str, Any]) -> dict[str, Any]:
@@ -190,5 +206,5 @@ def _predictions(
     if baseline_ids is not None:
         columns["baseline_predicted"] = pa.array(names[baseline_ids], pa.string())
     for column, label in enumerate(labels):
-        columns[f"probability_{label}"] = pa.array(probabilities[:, column].astype(np.float32))
+        columns[f"probability_{label}"] = pa.array(probabilities[:, column])
     return pa.table(columns)
