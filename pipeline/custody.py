@@ -4,7 +4,7 @@ A stage's inputs are compared by what their manifests say, before anything heavy
 sides and the command that mends it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from pipeline.artifact import Artifact
@@ -31,6 +31,8 @@ def check_inputs(stage: str, inputs: Mapping[str, Artifact], direction: str, com
         if one in inputs and other in inputs:
             for key in keys:
                 _check_same(key, inputs[one], inputs[other], command)
+    if stage == "evaluate_ensemble":
+        _check_members(list(inputs.values()))
     if stage == "evaluate_classifier":
         _check_text(inputs["corpus"], inputs["ids"], command)
     model = inputs.get(_MODELS.get(stage, ""))
@@ -64,6 +66,30 @@ def _check_text(corpus: Artifact, ids: Artifact, command: Command) -> None:
             f"{_short(corpus.manifest.fingerprint)}.",
             f"Make tokens and ids from this corpus: {command('run', '--run', 'NAME', '--set', 'inputs.ids=none')}",
         )
+
+
+def _check_members(evaluations: Sequence[Artifact]) -> None:
+    """Members vote on the same documents, each once."""
+    first, seen = evaluations[0], dict[str, Artifact]()
+    for one in evaluations:
+        theirs, ours = one.manifest.identity.get("corpus"), first.manifest.identity.get("corpus")
+        if theirs is None:
+            raise InputError(
+                f"{one.path} does not say which corpus it was scored on.",
+                "Evaluate again with this version: python -m pipeline evaluate_classifier --run NAME --force",
+            )
+        if theirs != ours:
+            raise InputError(
+                f"{one.path} was scored on corpus {_short(theirs)}, {first.path} on {_short(ours)}.",
+                "Make the members on one corpus: python -m pipeline run --run NAME --set "
+                f"inputs.corpus={first.manifest.inputs['corpus'].path}",
+            )
+        twin = seen.setdefault(one.manifest.fingerprint, one)
+        if twin is not one:
+            raise InputError(
+                f"{one.path} and {twin.path} are the same evaluation ({_short(one.manifest.fingerprint)}).",
+                "Name each member once.",
+            )
 
 
 def _short(value: str | None) -> str:

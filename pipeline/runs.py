@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.artifact import read_manifest
 from pipeline.errors import InputError, StorageError, UsageError
 from pipeline.recipe import DEFAULT_RECIPE, Recipe, load_recipe
-from pipeline.stage import STAGES, Run, Stage
+from pipeline.stage import ENSEMBLE, STAGES, Run, Stage, member_slot
 from pipeline.standing import StageStatus, status
 
 PREPARE = STAGES[0]
 ARGUMENTS_FILE = "run.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What runs and variants may be called."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Plan:
     """Names of the runs that read the shared corpus."""
     remembered: bool = False
     """True if the arguments come from an earlier command."""
+    ensemble: Run | None = None
+    """What averages the members among `runs`, or evaluations from anywhere."""
 
     def steps(self, stages: Sequence[Stage]) -> list[tuple[Run, tuple[Stage, ...]]]:
         """Each run and which of `stages` it has to go through, in order."""
@@ -68,9 +71,22 @@ class Plan:
         if self.shared is not None and PREPARE in stages:
             steps.append((self.shared, (PREPARE,)))
         for run in self.runs:
-            wanted = tuple(s for s in stages if not (s is PREPARE and run.name in self.sharing))
-            steps.append((run, needed(run, wanted)))
+            kept = (s for s in stages if s is not ENSEMBLE and not (s is PREPARE and run.name in self.sharing))
+            steps.append((run, needed(run, tuple(kept))))
+        if self.ensemble is not None and ENSEMBLE in stages:
+            steps.append((self.ensemble, (ENSEMBLE,)))
         return [(run, wanted) for run, wanted in steps if wanted]
+
+    def status(self, run: Run) -> list[StageStatus]:
+        """Where every stage of one of the plan's runs stands; an ensemble follows what its members should be."""
+        if run is not self.ensemble:
+            return status(run)
+        ends = {self.variant_of(one): status(one)[-1].fingerprint for one in self.runs}
+        return status(run, {member_slot(name): ends[name] for name in run.members if name in ends})
+
+    def variant_of(self, run: Run) -> str:
+        """Name of the variant that one of the plan's runs is."""
+        return run.name.removeprefix(f"{self.name}-")
 
     @property
     def command_line(self) -> Run:
@@ -85,15 +101,16 @@ def resolve(request: Request) -> Plan:
     """
     request, name, remembered = _recall(request)
     assert request.recipe is not None
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a run.", "Use letters, digits, '.', '_' and '-': --run NAME.")
     base = _make_run(request, name, None)
+    members = _members(base.recipe, request.recipe)
     variants = [request.variant] if request.variant is not None else list(base.recipe.variants)
     if not variants:
         return Plan(name, request, (base,), remembered=remembered)
     runs, sharing = [], set()
     for variant in variants:
-        if not _NAME.fullmatch(variant):
+        if not NAME.fullmatch(variant):
             raise UsageError(f"{variant!r} cannot name a variant.", "Use letters, digits, '.', '_' and '-'.")
         run = _make_run(request, name, variant)
         if _same_corpus(run, base):
@@ -102,7 +119,25 @@ def resolve(request: Request) -> Plan:
             run = replace(run, recipe=run.recipe.model_copy(update={"inputs": corpus}))
         runs.append(run)
     shared = replace(base, arguments=_arguments(replace(request, variant=None), name)) if sharing else None
-    return Plan(name, request, tuple(runs), shared, frozenset(sharing), remembered)
+    plan = Plan(name, request, tuple(runs), shared, frozenset(sharing), remembered)
+    if request.variant is not None or not members:
+        return plan
+    evaluations = {plan.variant_of(run): run.path("evaluation") for run in runs if plan.variant_of(run) in members}
+    together = replace(base, members={member: evaluations[member] for member in members})
+    return replace(plan, ensemble=together)
+
+
+def _members(recipe: Recipe, name: str) -> tuple[str, ...]:
+    """The members that `recipe` names; UsageError if they cannot make an ensemble."""
+    members = recipe.evaluate_ensemble.members
+    where = f"evaluate_ensemble.members of recipe {name}"
+    unknown = [member for member in members if member not in recipe.variants]
+    if unknown:
+        known = f"Variants: {', '.join(recipe.variants)}." if recipe.variants else "The recipe has no variants."
+        raise UsageError(f"{where}: there is no variant {unknown[0]!r}.", known)
+    if members and len(set(members)) < max(2, len(members)):
+        raise UsageError(f"{where} are {', '.join(members)}.", "Name two variants or more, each once.")
+    return members
 
 
 def needed(run: Run, stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -134,7 +169,7 @@ def check_exists(name: str, home: Path) -> None:
 def is_refused(plan: Plan, stages: Sequence[Stage]) -> bool:
     """True if the first stage with work to do would stop, because its output was made with other settings."""
     for run, wanted in plan.steps(stages):
-        for stage_status in status(run):
+        for stage_status in plan.status(run):
             if stage_status.stage in wanted and stage_status.state != "sealed":
                 return needs_force(stage_status)
     return False

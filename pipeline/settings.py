@@ -244,3 +244,14 @@ class EvaluateClassifierSettings(Section):
     bootstrap_samples: int = setting(2000, "Resamples behind the 95 % interval of the accuracy.", ge=100)
     calibration_bins: Count = setting(15, "Equal-width bins of the expected calibration error.")
     baseline: bool = setting(True, "Also fit TF-IDF (1- and 2-grams) and logistic regression on the same split.")
+
+
+class EvaluateEnsembleSettings(Section):
+    """Which classifiers are averaged, and how their ensemble is scored."""
+
+    members: tuple[str, ...] = setting(
+        (), "Variants whose classifiers are averaged once all are evaluated, two at least; default: no ensemble.",
+        affects_output=False,
+    )
+    bootstrap_samples: int = setting(2000, "Resamples behind the 95 % interval of the accuracy.", ge=100)
+    calibration_bins: Count = setting(15, "Equal-width bins of the expected calibration error.")

@@ -12,7 +12,7 @@ MAX_LINES = 350
 # A module may import from its own part and from parts of a line above; parts of one line are strangers.
 LEVELS = (
     {"__init__"},
-    {"errors", "settings"},
+    {"errors", "settings", "options"},
     {"storage", "progress", "provenance", "published"},
     {"lock", "attempt", "download"},
     {"recipe", "artifact", "stopping"},
@@ -26,7 +26,7 @@ LEVELS = (
     {"inference"},
     {"report"},
     {"stages", "runs", "import_fastai"},
-    {"status"},
+    {"status", "ensembles"},
     {"cli"},
     {"__main__"},
 )

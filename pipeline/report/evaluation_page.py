@@ -35,12 +35,10 @@ def escape(text: str) -> str:
 def render(metrics: Metrics) -> str:
     """The evaluation of `metrics` (the content of metrics.json) as Markdown."""
     sections = [
-        f"# Evaluation\n\n{_headline(metrics)}",
-        *(f"> **Note.** {warning}" for warning in _warnings(metrics)),
+        f"# Evaluation\n\n{headline(metrics)}",
+        *(f"> **Note.** {warning}" for warning in warnings(metrics)),
         _comparison(metrics),
-        f"## Classes\n\n{_classes(metrics)}",
-        f"## Confusion\n\n{_confusion(metrics)}",
-        f"## Calibration\n\n{_calibration(metrics)}",
+        *by_class_and_confidence(metrics),
         f"## Split protocol\n\n{_protocol(metrics['protocol'])}",
         f"## Most confident mistakes\n\n{_mistakes(metrics['mistakes'])}",
         f"## Made from\n\n{_lineage(metrics)}",
@@ -48,7 +46,17 @@ def render(metrics: Metrics) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _headline(metrics: Metrics) -> str:
+def by_class_and_confidence(metrics: Metrics) -> list[str]:
+    """The sections on classes, confusions and calibration."""
+    return [
+        f"## Classes\n\n{_classes(metrics)}",
+        f"## Confusion\n\n{_confusion(metrics)}",
+        f"## Calibration\n\n{_calibration(metrics)}",
+    ]
+
+
+def headline(metrics: Metrics) -> str:
+    """Accuracy with its interval, beside what every classifier has to beat."""
     baseline = metrics.get("baseline")
     beside = f"{baseline['name']} reaches {percent(baseline['accuracy'])} and " if baseline else ""
     return (
@@ -58,7 +66,8 @@ def _headline(metrics: Metrics) -> str:
     )
 
 
-def _warnings(metrics: Metrics) -> Iterable[str]:
+def warnings(metrics: Metrics) -> Iterable[str]:
+    """What a reader of the numbers has to know first."""
     protocol = metrics["protocol"]
     if protocol["transductive"]:
         yield (
@@ -79,9 +88,9 @@ def _warnings(metrics: Metrics) -> Iterable[str]:
 def _comparison(metrics: Metrics) -> str:
     rows = [["majority class", percent(metrics["majority_accuracy"]), "", "", "", ""]]
     if "baseline" in metrics:
-        rows.append([metrics["baseline"]["name"], *_figures(metrics["baseline"])])
-    rows.append(["this classifier", *_figures(metrics)])
-    text = _table(["", "accuracy", "95 % interval", "macro F1", "log loss", "calibration error"], rows)
+        rows.append([metrics["baseline"]["name"], *figures(metrics["baseline"])])
+    rows.append(["this classifier", *figures(metrics)])
+    text = table(["", "accuracy", "95 % interval", "macro F1", "log loss", "calibration error"], rows)
     text += f"\n\nIntervals come from {metrics['bootstrap_samples']:,} bootstrap resamples of the test documents."
     if "mcnemar" in metrics:
         test = metrics["mcnemar"]
@@ -92,7 +101,8 @@ def _comparison(metrics: Metrics) -> str:
     return text
 
 
-def _figures(metrics: Metrics) -> list[str]:
+def figures(metrics: Metrics) -> list[str]:
+    """Accuracy, its interval, macro F1, log loss and calibration error of one classifier, for a table."""
     return [
         percent(metrics["accuracy"]), interval(metrics), f"{metrics['macro_f1']:.4f}", f"{metrics['log_loss']:.4f}",
         f"{metrics['calibration_error']:.4f}",
@@ -104,14 +114,14 @@ def _classes(metrics: Metrics) -> str:
         [escape(row["label"]), *(_optional(row[key]) for key in ("precision", "recall", "f1")), f"{row['documents']:,}"]
         for row in metrics["per_class"]
     ]
-    return _table(["class", "precision", "recall", "F1", "test documents"], rows)
+    return table(["class", "precision", "recall", "F1", "test documents"], rows)
 
 
 def _confusion(metrics: Metrics) -> str:
     labels, matrix = [escape(label) for label in metrics["labels"]], metrics["confusion_matrix"]
     if len(labels) <= MATRIX_CLASSES:
         rows = [[f"**{label}**", *(f"{n:,}" for n in counts)] for label, counts in zip(labels, matrix, strict=True)]
-        return "Rows are the true classes, columns the predicted ones.\n\n" + _table(["", *labels], rows)
+        return "Rows are the true classes, columns the predicted ones.\n\n" + table(["", *labels], rows)
     pairs = [
         (count, labels[true], labels[predicted])
         for true, counts in enumerate(matrix)
@@ -120,7 +130,7 @@ def _confusion(metrics: Metrics) -> str:
     ]
     pairs.sort(key=lambda pair: -pair[0])
     rows = [[true, predicted, f"{count:,}"] for count, true, predicted in pairs[:LISTED_CONFUSIONS]]
-    return f"The {len(rows)} largest; all are in metrics.json.\n\n" + _table(["true", "predicted", "documents"], rows)
+    return f"The {len(rows)} largest; all are in metrics.json.\n\n" + table(["true", "predicted", "documents"], rows)
 
 
 def _calibration(metrics: Metrics) -> str:
@@ -136,7 +146,7 @@ def _calibration(metrics: Metrics) -> str:
         f"Expected calibration error {metrics['calibration_error']:.4f} over {len(metrics['calibration_bins'])} bins: "
         f"the mean confidence is {percent(metrics['mean_confidence'])}, the accuracy {percent(metrics['accuracy'])}."
     )
-    return f"{line}\n\n{_table(['confidence', 'documents', 'mean confidence', 'accuracy'], rows)}"
+    return f"{line}\n\n{table(['confidence', 'documents', 'mean confidence', 'accuracy'], rows)}"
 
 
 def _protocol(protocol: Metrics) -> str:
@@ -164,12 +174,12 @@ def _mistakes(mistakes: Sequence[Metrics]) -> str:
 
 
 def _lineage(metrics: Metrics) -> str:
-    table = _table(
+    made_from = table(
         ["artifact", "fingerprint"], [[slot, f"`{value[:12]}`"] for slot, value in metrics["lineage"].items()]
     )
     precision = metrics["precision"]
     return (
-        f"{table}\n\nPredicted on {metrics['device']} in {precision['effective']} (asked for: "
+        f"{made_from}\n\nPredicted on {metrics['device']} in {precision['effective']} (asked for: "
         f"{precision['requested']}). Seed of the bootstrap: {metrics['seed']}."
     )
 
@@ -178,7 +188,7 @@ def _optional(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; the first column is flush left, the others flush right."""
     lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -29,11 +29,34 @@ def result_table(evaluation_metrics: Metrics, lm_metrics: Metrics | None) -> str
         rows.append([baseline["name"], percent(baseline["accuracy"]), interval(baseline)])
     rows.append(["this classifier", percent(evaluation_metrics["accuracy"]), interval(evaluation_metrics)])
     lines = [*_aligned(rows), f"{evaluation_metrics['test_documents']:,} test documents"]
-    if evaluation_metrics["transductive"]:
-        lines.append("Transductive: the language model has read the test documents' text.")
+    lines += _notes(evaluation_metrics)
     if lm_metrics is not None:
         lines += ["", *_aligned(_language_model_rows(lm_metrics))]
     return "\n".join(lines)
+
+
+def ensemble_table(metrics: Metrics) -> str:
+    """An ensemble beside its members and what they have to beat; `metrics` are those of its sealed manifest."""
+    rows = [["Test split", "accuracy", "95 % interval"]]
+    rows.append(["majority class", percent(metrics["majority_accuracy"]), ""])
+    if "baseline" in metrics:
+        rows.append([metrics["baseline"]["name"], percent(metrics["baseline"]["accuracy"]),
+                     interval(metrics["baseline"])])
+    rows += [[name, percent(member["accuracy"]), interval(member)] for name, member in metrics["members"].items()]
+    rows.append(["ensemble", percent(metrics["accuracy"]), interval(metrics)])
+    lines = [*_aligned(rows), f"{metrics['test_documents']:,} test documents"]
+    best = metrics["best_member"]
+    if "mcnemar_p" in metrics:
+        lines.append(f"McNemar, ensemble and {metrics['baseline']['name']}: p = {metrics['mcnemar_p']:.2g}")
+    lines.append(f"McNemar, ensemble and {best} (best member): p = {metrics['members'][best]['mcnemar_p']:.2g}")
+    return "\n".join([*lines, *_notes(metrics)])
+
+
+def _notes(metrics: Metrics) -> list[str]:
+    """What a reader of the numbers has to know."""
+    if metrics["transductive"]:
+        return ["Transductive: the language model has read the test documents' text."]
+    return []
 
 
 def _language_model_rows(metrics: Metrics) -> list[list[str]]:
