@@ -3,21 +3,21 @@
 Nothing here imports torch, fastai, spaCy, pyarrow or scikit-learn: `--help` and `status` answer at once.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from pipeline import describe, ensembles, runs, status, stopping
-from pipeline.errors import ExitCode, PipelineError, Stopped, UsageError
+from pipeline import counterpart, describe, ensembles, runs, status, stopping
+from pipeline.commands import Commands, StageCommand
+from pipeline.errors import UsageError
 from pipeline.options import (
     DryRunOption,
     ForceOption,
     HomeOption,
+    ProtocolOption,
     RecipeOption,
     RunOption,
     SetOption,
@@ -30,48 +30,6 @@ from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage, run_stages, select
 
 PROGRAM = "python -m pipeline"
-
-
-class Commands(TyperGroup):
-    """Turns expected errors into one or two sentences and their exit code, for every command."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            if any(argument.encode("utf-8", "ignore").decode() != argument for argument in sys.argv):
-                raise UsageError("An argument of this command is not UTF-8.", "Rename the file it names.")
-            return super().invoke(ctx)
-        except PipelineError as error:
-            _tell(printable(str(error) if isinstance(error, Stopped) else f"error: {error}"))
-            raise typer.Exit(int(error.exit_code)) from error
-        except KeyboardInterrupt as error:
-            _tell("stopped")
-            raise typer.Exit(int(ExitCode.STOPPED)) from error
-
-
-def _tell(text: str) -> None:
-    """A last line; where even the log cannot be written any more, the exit code still tells."""
-    try:
-        typer.echo(text, err=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-class StageCommand(TyperCommand):
-    """A stage's command; its help lists the settings of the stage."""
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the settings, from their definitions."""
-        stage = next(s for s in (*STAGES, ENSEMBLE) if s.name == self.name)
-        with formatter.section(f"Settings of [{stage.name}] (--set {stage.name}.KEY=VALUE, or in a recipe)"):
-            formatter.write_dl(describe.settings_of(stage.name), col_max=36)
-        phases = describe.phase_settings(stage.name)
-        if phases:
-            with formatter.section(f"Settings of each phase (--set {stage.name}.phases.0.KEY=VALUE)"):
-                formatter.write_dl(phases, col_max=36)
-        if stage.run_settings:
-            with formatter.section("Settings of [run] that this stage uses (--set run.KEY=VALUE)"):
-                formatter.write_dl(describe.settings_of("run", stage.run_settings), col_max=36)
 
 
 app = typer.Typer(
@@ -93,6 +51,7 @@ def run(  # noqa: PLR0917
     overrides: SetOption = None,
     source: SourceOption = None,
     variant: VariantOption = None,
+    protocol: ProtocolOption = None,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     stop_after: StopAfterOption = None,
@@ -103,7 +62,7 @@ def run(  # noqa: PLR0917
     A recipe with variants is run once for each, as <run>-<variant>; they share one corpus where its settings are equal.
     Then comes the ensemble of those that [evaluate_ensemble] names, unless --variant or --until is given.
     """
-    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home)
+    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
     stages = select(first, last)
     _carry_out(runs.resolve(request), stages if last else (*stages, ENSEMBLE), force, dry_run, stop_after)
 
@@ -115,12 +74,13 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
         overrides: SetOption = None,
         source: SourceOption = None,
         variant: VariantOption = None,
+        protocol: ProtocolOption = None,
         force: ForceOption = False,
         dry_run: DryRunOption = False,
         stop_after: StopAfterOption = None,
         home: HomeOption = Path(),
     ) -> None:
-        request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home)
+        request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
         _carry_out(runs.resolve(request), (stage,), force, dry_run, stop_after)
 
     return command
@@ -147,6 +107,7 @@ def evaluate_ensemble(  # noqa: PLR0917
     ] = None,
     overrides: SetOption = None,
     source: SourceOption = None,
+    protocol: ProtocolOption = None,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     stop_after: StopAfterOption = None,
@@ -157,7 +118,7 @@ def evaluate_ensemble(  # noqa: PLR0917
     Reads the evaluations of the variants that the recipe names as members, or any others given by --evaluation:
     tokenizers, directions and seeds may differ, corpus and labels may not. Writes: ensemble.
     """
-    request = runs.Request(recipe, run, tuple(overrides or ()), source, None, home)
+    request = runs.Request(recipe, run, tuple(overrides or ()), source, None, home, protocol)
     if not evaluations and output is None:
         _carry_out(ensembles.of_recipe(request), (ENSEMBLE,), force, dry_run, stop_after)
         return
@@ -182,6 +143,9 @@ def _carry_out(
         for one_run, wanted in plan.steps(stages):
             runs.check_shared_corpus(plan, one_run, wanted)
             run_stages(one_run, wanted, reporter, force)
+            slot = wanted[-1].writes
+            if plan.runs and slot in counterpart.PAGES:
+                counterpart.state_both(one_run.path(slot), plan.counterpart(one_run).path(slot), slot, reporter)
     status.print_results(plan, stages, sys.stdout)
 
 
@@ -198,6 +162,7 @@ def show_status(  # noqa: PLR0917
     overrides: SetOption = None,
     source: SourceOption = None,
     variant: VariantOption = None,
+    protocol: ProtocolOption = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help='One object {"run", "stages": [{"stage", "state", "why", "fingerprint", "metrics", '
@@ -209,7 +174,7 @@ def show_status(  # noqa: PLR0917
     """Say where every stage stands, sealed, partial, stale or missing, and the exact command to go on."""
     if run is not None and recipe is None:
         runs.check_exists(run, home)
-    plan = runs.resolve(runs.Request(recipe, run, tuple(overrides or ()), source, variant, home))
+    plan = runs.resolve(runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol))
     found = status.rows(plan)
     if as_json:
         print(status.to_json(plan, found))

@@ -84,6 +84,12 @@ def _check_members(evaluations: Sequence[Artifact]) -> None:
                 "Make the members on one corpus: python -m pipeline run --run NAME --set "
                 f"inputs.corpus={first.manifest.inputs['corpus'].path}",
             )
+        reads, read = (a.manifest.metrics.get("protocol", "honest") for a in (one, first))
+        if reads != read:
+            raise InputError(
+                f"{one.path} was made under the {reads} protocol, {first.path} under the {read} one.",
+                f"Make all members under one: python -m pipeline run --run NAME --protocol {read}",
+            )
         twin = seen.setdefault(one.manifest.fingerprint, one)
         if twin is not one:
             raise InputError(

@@ -32,8 +32,10 @@ def of_evaluations(request: Request, evaluations: Sequence[str], output: Path | 
             "An ensemble of given evaluations needs two or more of them and a place.",
             _MEND,
         )
-    if request.run is not None or request.source is not None:
-        raise UsageError("--evaluation names what is read; --run and --source do not go with it.", "Leave them out.")
+    if request.run is not None or request.source is not None or request.protocol is not None:
+        raise UsageError(
+            "--evaluation names what is read; --run, --source and --protocol do not go with it.", "Leave them out."
+        )
     members: dict[str, Path] = {}
     for given in evaluations:
         folder = Path(given)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.protocol import Protocol
+
 RecipeOption = Annotated[
     str | None,
     typer.Option("--recipe", metavar="NAME|FILE", help="A shipped recipe (see `recipes`) or a .toml file. Default: the "
@@ -21,6 +23,12 @@ SetOption = Annotated[
 SourceOption = Annotated[
     str | None,
     typer.Option("--source", metavar="PATH", help="Local data to read; short for --set prepare_corpus.source=PATH."),
+]
+ProtocolOption = Annotated[
+    Protocol | None,
+    typer.Option("--protocol", help="honest: test text is read by the evaluation only. published: as the notebooks do, "
+                 "the language model reads it and it chooses the classifier's epoch; such runs end in -published, and "
+                 "their numbers say so.", show_default="honest"),
 ]
 VariantOption = Annotated[
     str | None, typer.Option("--variant", metavar="NAME", help="Only this variant of the recipe. Default: all.")

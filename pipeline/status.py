@@ -8,7 +8,8 @@ from typing import Any, TextIO
 
 from pipeline.artifact import Manifest
 from pipeline.progress import format_duration
-from pipeline.report.summary import ensemble_table, result_table
+from pipeline.protocol import protocol_of
+from pipeline.report.summary import ensemble_table, notes, result_table
 from pipeline.runs import Plan, needed, needs_force
 from pipeline.stage import ENSEMBLE, STAGES, Run, Stage
 from pipeline.standing import StageStatus, status
@@ -152,7 +153,9 @@ def _headline(row: Row) -> str:
     if manifest is None or row.stage.state != "sealed":
         return ""
     found = {name: _metric(manifest.metrics, name) for name in HEADLINES[manifest.slot]}
-    return ", ".join(f"{name} {text}" for name, text in found.items() if text)
+    shown = [f"{name} {text}" for name, text in found.items() if text]
+    published = ["published protocol"] if protocol_of(manifest.metrics) == "published" else []
+    return ", ".join([*shown, *published])
 
 
 def _metric(metrics: dict[str, Any], name: str) -> str:
@@ -217,7 +220,8 @@ def _results(metrics: dict[str, dict[str, Any]]) -> str:
     if "lm" in metrics:
         shown = ("perplexity", "accuracy", "bits_per_character")
         found = {name: metrics["lm"][name] for name in shown if metrics["lm"].get(name) is not None}
-        return "\n".join(f"{name.replace('_', ' '):<20}{value:>10.4f}" for name, value in found.items())
+        lines = [f"{name.replace('_', ' '):<20}{value:>10.4f}" for name, value in found.items()]
+        return "\n".join([*lines, *notes(metrics["lm"])])
     return ""
 
 

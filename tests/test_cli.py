@@ -325,7 +325,8 @@ def remembered(run: str) -> dict[str, object]:
 def test_arguments_are_remembered_until_a_recipe_is_named(tiny_stages: TinyStages) -> None:
     good("prepare_corpus", "--recipe", "mine.toml", "--run", "x", "--set", "run.seed=7", "--set", "finetune_lm.wd=0.5")
     assert remembered("x") == {
-        "recipe": "mine.toml", "set": ["run.seed=7", "finetune_lm.wd=0.5"], "variant": None, "source": None
+        "recipe": "mine.toml", "set": ["run.seed=7", "finetune_lm.wd=0.5"], "variant": None, "source": None,
+        "protocol": "honest",
     }
     again = good("run", "--run", "x", "--until", "tokenize_corpus", "--set", "finetune_lm.wd=0.4")
     arguments = "--recipe mine.toml --run x --set run.seed=7 --set finetune_lm.wd=0.4"
@@ -612,7 +613,7 @@ def test_members_of_other_corpora_are_refused(together: TinyStages) -> None:
         (("--evaluation", "a", "--evaluation", "b"), "Give --evaluation FOLDER --evaluation FOLDER --output FOLDER."),
         (("--output", "x"), "needs two or more of them and a place."),
         (("--evaluation", "a", "--evaluation", "a", "--output", "x"), "--evaluation a is given twice."),
-        (("--evaluation", "a", "--evaluation", "b", "--output", "x", "--run", "r"), "--run and --source do not go"),
+        (("--evaluation", "a", "--evaluation", "b", "--output", "x", "--run", "r"), "--run, --source and --protocol"),
     ],
 )
 def test_what_cannot_be_an_ensemble_is_a_usage_error(args: tuple[str, ...], message: str) -> None:

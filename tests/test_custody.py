@@ -76,7 +76,7 @@ def test_ids_of_another_text_are_refused() -> None:
 
 def evaluation(name: str, fingerprint: str, **identity: str) -> Artifact:
     manifest = artifacts.Manifest.model_construct(
-        slot="evaluation", fingerprint=fingerprint * 64, identity=IDENTITY | identity,
+        slot="evaluation", fingerprint=fingerprint * 64, identity=IDENTITY | identity, metrics={},
         inputs={"corpus": artifacts.InputRecord(path="data/a/corpus", fingerprint=IDENTITY["corpus"])},
     )
     return Artifact(Path(f"models/{name}/evaluation"), manifest)
@@ -98,6 +98,14 @@ def test_members_that_cannot_vote_together_are_refused(other: Artifact, message:
     with pytest.raises(InputError) as refused:
         check_inputs("evaluate_ensemble", {"member a": evaluation("a", "a"), "member b": other}, "fwd", command)
     assert str(refused.value) == message
+
+
+def test_members_of_two_protocols_are_refused() -> None:
+    other = evaluation("b", "b")
+    other.manifest.metrics["protocol"] = "published"
+    with pytest.raises(InputError, match=r"models/b/evaluation was made under the published protocol, models/a/evaluat"
+                       r"ion under the honest one\. .*--protocol honest$"):
+        check_inputs("evaluate_ensemble", {"member a": evaluation("a", "a"), "member b": other}, "fwd", command)
 
 
 def test_an_evaluation_that_does_not_name_its_corpus_is_refused() -> None:

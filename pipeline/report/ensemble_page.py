@@ -9,7 +9,7 @@ from pipeline.report.evaluation_page import (
     table,
     warnings,
 )
-from pipeline.report.summary import percent
+from pipeline.report.summary import other_protocol, percent, with_protocol
 
 
 def render(metrics: Metrics) -> str:
@@ -31,7 +31,8 @@ def _comparison(metrics: Metrics) -> str:
     if "baseline" in metrics:
         rows.append([metrics["baseline"]["name"], *figures(metrics["baseline"])])
     rows += [[escape(member["name"]), *figures(member)] for member in metrics["members"]]
-    rows.append(["**ensemble**", *figures(metrics)])
+    rows.append([with_protocol("**ensemble**", metrics["protocol"]), *figures(metrics)])
+    rows += [[escape(name), *figures(other)] for name, other in other_protocol(metrics)]
     return (
         table(["", "accuracy", "95 % interval", "macro F1", "log loss", "calibration error"], rows)
         + "\n\nThe ensemble's probabilities are the mean of its members', each with the same weight. Its interval "

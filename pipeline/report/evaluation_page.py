@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.report.summary import interval, percent
+from pipeline.protocol import protocol_of
+from pipeline.report.summary import interval, other_protocol, percent, with_protocol
 
 Metrics = dict[str, Any]
 
@@ -57,12 +58,17 @@ def by_class_and_confidence(metrics: Metrics) -> list[str]:
 
 def headline(metrics: Metrics) -> str:
     """Accuracy with its interval, beside what every classifier has to beat."""
-    baseline = metrics.get("baseline")
+    other = "".join(
+        f" The {escape(name)} reaches {percent(found['accuracy'])} (95 % interval {interval(found)})."
+        for name, found in other_protocol(metrics)
+    )
+    baseline, honest = metrics.get("baseline"), protocol_of(metrics["protocol"]) == "honest"
     beside = f"{baseline['name']} reaches {percent(baseline['accuracy'])} and " if baseline else ""
     return (
-        f"**Accuracy {percent(metrics['accuracy'])}** (95 % interval {interval(metrics)}) on "
+        f"**Accuracy {percent(metrics['accuracy'])}** (95 % interval {interval(metrics)}"
+        f"{'' if honest else ', published protocol'}) on "
         f"{metrics['test_documents']:,} test documents. On the same documents {beside}always answering "
-        f'"{escape(metrics["majority_label"])}" {percent(metrics["majority_accuracy"])}.'
+        f'"{escape(metrics["majority_label"])}" {percent(metrics["majority_accuracy"])}.{other}'
     )
 
 
@@ -73,6 +79,12 @@ def warnings(metrics: Metrics) -> Iterable[str]:
         yield (
             "These numbers are transductive: the language model has read the text of the test documents (without "
             "their labels). Do not compare them with numbers of an honest split."
+        )
+    if protocol.get("validated_on") == "test":
+        yield (
+            "These numbers follow the published protocol: the test documents, with their labels, chose the "
+            "classifier's epoch, so they are better than on documents that nobody has looked at. Do not compare them "
+            "with numbers of an honest split."
         )
     if not protocol["language_model_known"]:
         yield "The classifier does not say what its language model has read, so that could not be checked."
@@ -89,7 +101,8 @@ def _comparison(metrics: Metrics) -> str:
     rows = [["majority class", percent(metrics["majority_accuracy"]), "", "", "", ""]]
     if "baseline" in metrics:
         rows.append([metrics["baseline"]["name"], *figures(metrics["baseline"])])
-    rows.append(["this classifier", *figures(metrics)])
+    rows.append([with_protocol("this classifier", metrics["protocol"]), *figures(metrics)])
+    rows += [[escape(name), *figures(other)] for name, other in other_protocol(metrics)]
     text = table(["", "accuracy", "95 % interval", "macro F1", "log loss", "calibration error"], rows)
     text += f"\n\nIntervals come from {metrics['bootstrap_samples']:,} bootstrap resamples of the test documents."
     if "mcnemar" in metrics:
@@ -152,10 +165,13 @@ def _calibration(metrics: Metrics) -> str:
 def _protocol(protocol: Metrics) -> str:
     counts = ", ".join(f"{split} {count:,}" for split, count in protocol["documents"].items())
     read = "the text of train, unlabelled and test" if protocol["transductive"] else "the text of train and unlabelled"
+    chosen_on = protocol.get("validated_on", "valid")
+    on = "train and valid" if chosen_on == "test" else "train"
     lines = [
+        f"Protocol: {protocol_of(protocol)}.",
         f"Documents: {counts}.",
-        f"The language model was trained on {read}; the classifier on the labelled documents of train; the best epoch "
-        "was chosen on valid. The baseline was fitted on the same documents of train.",
+        f"The language model was trained on {read}; the classifier on the labelled documents of {on}; the best epoch "
+        f"was chosen on {chosen_on}. The baseline was fitted on the same documents of {on}.",
     ]
     if protocol["test_documents_without_label"]:
         lines.append(f"{protocol['test_documents_without_label']:,} test documents have no label and are not scored.")

@@ -17,6 +17,7 @@ from pipeline.artifact import Artifact, hash_json
 from pipeline.errors import DataError, DivergedError
 from pipeline.inference.classify import check_tokens, predict_documents
 from pipeline.making import StageOutcome
+from pipeline.protocol import protocol_of
 from pipeline.report import evaluation_page, lineage, metrics
 from pipeline.report.baseline import BASELINE_NAME, fit_and_predict
 from pipeline.report.documents import LabelledDocuments, check_same_labels, load_labelled
@@ -67,7 +68,9 @@ def run(context: StageContext) -> StageOutcome:
         ),
         classifier, (len(test.indices), len(labels)),
     )
-    train_ids = store.label_ids[store.documents("train")]
+    protocol = _protocol(corpus, ids, classifier, store, test)
+    trained_on = ("train", "valid") if protocol["validated_on"] == "test" else ("train",)
+    train_ids = store.label_ids[store.documents(*trained_on)]
     scoring: dict[str, Any] = {
         "bootstrap_samples": settings.bootstrap_samples, "calibration_bins": settings.calibration_bins,
         "seed": context.recipe.run.seed,
@@ -82,9 +85,12 @@ def run(context: StageContext) -> StageOutcome:
     baseline_ids = None
     stopping.check("evaluate_classifier before the baseline")
     if settings.baseline:
-        train = load_labelled(corpus, store, "train")
-        context.reporter.line(f"evaluate_classifier: fitting {BASELINE_NAME} on {len(train.texts):,} train documents")
-        baseline = fit_and_predict(train.texts, train.label_ids, test.texts, len(labels))
+        train = [load_labelled(corpus, store, split) for split in trained_on]
+        texts = [text for part in train for text in part.texts]
+        context.reporter.line(
+            f"evaluate_classifier: fitting {BASELINE_NAME} on {len(texts):,} documents of {' and '.join(trained_on)}"
+        )
+        baseline = fit_and_predict(texts, np.concatenate([p.label_ids for p in train]), test.texts, len(labels))
         baseline_ids = baseline.argmax(axis=1)
         result["baseline"] = {"name": BASELINE_NAME, **metrics.score(test.label_ids, baseline, labels, **scoring)}
         result["mcnemar"] = metrics.mcnemar(
@@ -94,7 +100,7 @@ def run(context: StageContext) -> StageOutcome:
         "labels": labels,
         "classifier": _about(classifier),
         "mistakes": _mistakes(test, probabilities, labels),
-        "protocol": _protocol(corpus, ids, classifier, store, test),
+        "protocol": protocol,
         "lineage": lineage.fingerprints([corpus, ids, classifier]),
         "bootstrap_samples": settings.bootstrap_samples,
         "seed": context.recipe.run.seed,
@@ -130,7 +136,8 @@ def _about(classifier: Artifact) -> dict[str, Any]:
 def headline(result: dict[str, Any]) -> dict[str, Any]:
     """The figures of metrics.json that go into the manifest and the result table."""
     figures = {name: result[name] for name in HEADLINE}
-    figures["transductive"] = result["protocol"]["transductive"]
+    figures |= {key: result["protocol"][key] for key in ("transductive", "validated_on")}
+    figures["protocol"] = protocol_of(result["protocol"])
     if "baseline" in result:
         figures["baseline"] = {k: result["baseline"][k] for k in ("name", "accuracy", "accuracy_low", "accuracy_high")}
         figures["mcnemar_p"] = result["mcnemar"]["p"]
@@ -176,6 +183,7 @@ def _protocol(
     """Who has read what."""
     return {
         "transductive": bool(classifier.manifest.metrics.get("transductive")),
+        "validated_on": classifier.manifest.metrics.get("validated_on", "valid"),
         "language_model_known": "transductive" in classifier.manifest.metrics,
         "classifier_trained_on_this_split": lineage.trained_on(classifier, ids),
         "documents": {split: len(store.documents(split)) for split in ("train", "unlabelled", "valid", "test")},

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.making import StageOutcome
+from pipeline.protocol import protocol_of
 from pipeline.report import ensemble_page, metrics
 from pipeline.report.members import Member, check_same_documents, load_member
 from pipeline.settings import EvaluateEnsembleSettings
@@ -72,7 +73,8 @@ def run(context: StageContext) -> StageOutcome:
 def headline(result: dict[str, Any]) -> dict[str, Any]:
     """The figures of metrics.json that go into the manifest and the result table."""
     figures = {name: result[name] for name in HEADLINE}
-    figures["transductive"] = result["protocol"]["transductive"]
+    figures |= {key: result["protocol"][key] for key in ("transductive", "validated_on")}
+    figures["protocol"] = protocol_of(result["protocol"])
     if "baseline" in result:
         figures["baseline"] = {k: result["baseline"][k] for k in ("name", "accuracy", "accuracy_low", "accuracy_high")}
         figures["mcnemar_p"] = result["mcnemar"]["p"]
@@ -107,6 +109,7 @@ def _protocol(members: list[Member]) -> dict[str, Any]:
     return {
         **found[0],
         "transductive": any(p["transductive"] for p in found),
+        "validated_on": "test" if any(p["validated_on"] == "test" for p in found) else "valid",
         "language_model_known": all(p["language_model_known"] for p in found),
         "classifier_trained_on_this_split": all(p["classifier_trained_on_this_split"] for p in found),
     }

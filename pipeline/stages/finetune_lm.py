@@ -13,6 +13,7 @@ from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
+from pipeline.protocol import protocol_of
 from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
@@ -73,6 +74,7 @@ def run(context: StageContext) -> StageOutcome:
     copy_text_files(ids.path, context.work)
 
     last = trained.history[-1]
+    transductive = settings.transductive or bool(start and start.manifest.metrics["transductive"])
     return StageOutcome(
         metrics={
             **{key: last[key] for key in ("valid_loss", "perplexity", "accuracy", "bits_per_character")},
@@ -82,7 +84,8 @@ def run(context: StageContext) -> StageOutcome:
             "tokens_per_s": last["tokens_per_s"],
             "parameters": sum(p.numel() for p in model.parameters()),
             "skipped_steps": trained.skipped_steps,
-            "transductive": settings.transductive or bool(start and start.manifest.metrics["transductive"]),
+            "transductive": transductive,
+            "protocol": protocol_of({"transductive": transductive}),
             "started_from": start.manifest.fingerprint if start else None,
         },
         identity={**ids.manifest.identity, "direction": run_settings.direction, "architecture": architecture.hash()},

@@ -46,7 +46,8 @@ def seal_evaluation(
         "labels": labels, "test_documents": len(doc_ids), "majority_label": "bad", "majority_accuracy": 0.4,
         "classifier": {"direction": "bwd", "tokenizer": "word", "vocabulary": 1234, "seed": 5},
         "protocol": {
-            "transductive": transductive, "language_model_known": True, "classifier_trained_on_this_split": True,
+            "transductive": transductive, "validated_on": "valid", "language_model_known": True,
+            "classifier_trained_on_this_split": True,
             "documents": {"train": 9, "test": N}, "test_documents_without_label": 0, "duplicates": {},
         },
     }
@@ -169,6 +170,8 @@ def test_what_one_member_has_read_the_ensemble_has(tmp_path: Path, members: dict
     members["fourth"] = seal_evaluation(tmp_path, "fourth", draw(5), transductive=True)
     sealed = ensemble_of(tmp_path, members)
     assert sealed.manifest.metrics["transductive"] is True
+    assert sealed.manifest.metrics["protocol"] == "published"
+    assert "| **ensemble** (published protocol) |" in read(sealed)[1]
     assert "> **Note.** These numbers are transductive" in read(sealed)[1]
 
 

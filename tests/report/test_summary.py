@@ -40,8 +40,8 @@ def test_without_baseline_and_language_model() -> None:
 
 def test_transductive_numbers_are_marked() -> None:
     table = result_table({**EVALUATION, "transductive": True}, None)
-    assert table.endswith("Transductive: the language model has read the test documents' text.")
-    assert "ransductive" not in result_table(EVALUATION, None)
+    assert table.endswith("Published protocol: the language model has read the test documents' text.")
+    assert "ublished" not in result_table(EVALUATION, None)
 
 
 def test_an_ensemble_stands_beside_its_members() -> None:
