@@ -31,7 +31,6 @@ from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage, run_stages, sel
 
 PROGRAM = "python -m pipeline"
 
-
 app = typer.Typer(
     cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"max_content_width": 110},
@@ -39,6 +38,7 @@ app = typer.Typer(
     epilog=f"Try it: {PROGRAM} run --recipe sample. Exit codes: 0 sealed, 2 usage, 3 input, 4 data, 5 diverged, "
     "6 out of memory, 7 disk, 8 locked by another job, 75 stopped (the same command goes on).",
 )
+
 
 @app.command()
 def run(  # noqa: PLR0917
@@ -262,6 +262,24 @@ def import_fastai(  # noqa: PLR0917
     target = importing.target_folder(request, to, run, home)
     lm = importing.import_fastai(request, target, Reporter(), home=home, force=force)
     print(f"start from it: {importing.use_of(lm)}")
+
+
+@app.command("find-lr")
+def find_lr(  # noqa: PLR0917
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="finetune_lm or train_classifier.")],
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    variant: VariantOption = None,
+    phase: Annotated[str | None, typer.Option("--phase", metavar="NAME", help="Default: the first phase.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="The plot, .png or .svg.")] = None,
+    home: HomeOption = Path(),
+) -> None:
+    """Suggest a learning rate for a phase of a training stage, with a plot; no artifact is changed."""
+    from pipeline import find_lr as finding
+
+    plan = runs.resolve(runs.Request(recipe, run, tuple(overrides or ()), None, variant, home))
+    print(finding.find_lr(plan, stage, phase, output, Reporter()))
 
 
 @app.command()

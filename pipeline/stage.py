@@ -240,8 +240,7 @@ def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -
 
 
 def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force: bool) -> Artifact:
-    inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
-    custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command)
+    inputs = open_inputs(run, stage)
     before = making.manifest_before(target, force)
     source: Source | None = None
     if stage.name == "prepare_corpus":
@@ -280,6 +279,13 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
         )
 
     return making.make(order, work, reporter)
+
+
+def open_inputs(run: Run, stage: Stage) -> dict[str, Artifact]:
+    """What `stage` reads; InputError if something is missing, damaged, or does not belong to the rest."""
+    inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
+    custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command)
+    return inputs
 
 
 def _smaller(run: Run, stage: Stage) -> str:

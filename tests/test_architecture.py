@@ -26,7 +26,7 @@ LEVELS = (
     {"inference"},
     {"report"},
     {"stages", "runs", "import_fastai", "counterpart"},
-    {"status", "ensembles", "commands"},
+    {"status", "ensembles", "commands", "find_lr"},
     {"cli"},
     {"__main__"},
 )

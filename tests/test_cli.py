@@ -23,7 +23,9 @@ from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", *STAGE_NAMES, "evaluate_ensemble", "status", "predict", "import-fastai", "recipes")
+COMMANDS = (
+    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "predict", "import-fastai", "find-lr", "recipes"
+)
 RECIPE = """
 description = "for tests"
 [prepare_corpus]

@@ -4,20 +4,22 @@ Reads ids, and `start_lm` where the recipe names one; its architecture, vocabula
 Writes encoder.safetensors, decoder.safetensors, architecture.json, vocabulary.json, tokenizer/ and the history.
 """
 
-from fastai.losses import CrossEntropyLossFlat
+from dataclasses import dataclass
+
 from fastai.text.models.awdlstm import awd_lstm_lm_split
 
 from pipeline.errors import DataError
 from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
+from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.protocol import protocol_of
 from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
-from pipeline.training.device import keep_freed_memory, resolve_device
+from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss, bits_per_character, perplexity
@@ -25,8 +27,19 @@ from pipeline.training.phases import seed_weights, train_phases
 from pipeline.training.task import Task
 
 
-def run(context: StageContext) -> StageOutcome:
-    """Train all phases and write the language model."""
+@dataclass(frozen=True)
+class Prepared:
+    """What is trained, where, and what the stage says of it."""
+
+    task: Task
+    device: Device
+    architecture: Architecture
+    valid_tokens: int
+    """Tokens that are predicted in validation."""
+
+
+def prepare(context: StageContext) -> Prepared:
+    """The language model and its text, ready to be trained; nothing is written."""
     settings: FinetuneLMSettings = context.settings
     run_settings = context.recipe.run
     device = resolve_device(run_settings)
@@ -39,10 +52,10 @@ def run(context: StageContext) -> StageOutcome:
     seed_weights(run_settings.seed)
     if start is None:
         architecture = Architecture.from_settings(settings, len(store.vocabulary))
-        model = build_language_model(architecture, settings)
+        model = build_language_model(architecture, settings, logits=False)
     else:
         architecture = Architecture.load(start.file("architecture.json"))
-        model = build_language_model(architecture, settings)
+        model = build_language_model(architecture, settings, logits=False)
         load_language_model(model, start.path)
         context.reporter.line(f"finetune_lm: weights, architecture and vocabulary inherited from {start.path}")
 
@@ -59,30 +72,41 @@ def run(context: StageContext) -> StageOutcome:
         }
 
     task = Task(
-        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=CrossEntropyLossFlat(), train=train,
-        valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
+        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=DecoderLoss(model[1].decoder),
+        train=train, valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
         summarize=summarize, save=lambda folder: save_language_model(model, folder),
         load=lambda folder: load_language_model(model, folder),
     )
+    return Prepared(task, device, architecture, valid.predicted_tokens)
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Train all phases and write the language model."""
+    settings: FinetuneLMSettings = context.settings
+    run_settings, ids, start = context.recipe.run, context.inputs["ids"], context.inputs.get("start_lm")
+    prepared = prepare(context)
+    task, device, architecture = prepared.task, prepared.device, prepared.architecture
     trained = train_phases(
         task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
         fingerprint=context.fingerprint, reporter=context.reporter,
     )
-    save_language_model(model, context.work)
+    task.save(context.work)
     architecture.save(context.work / "architecture.json")
     write_history(trained.history, context.work)
     copy_text_files(ids.path, context.work)
 
     last = trained.history[-1]
     transductive = settings.transductive or bool(start and start.manifest.metrics["transductive"])
+    sealed = trained.average.record if trained.average else last
     return StageOutcome(
         metrics={
-            **{key: last[key] for key in ("valid_loss", "perplexity", "accuracy", "bits_per_character")},
+            **{key: sealed[key] for key in ("valid_loss", "perplexity", "accuracy", "bits_per_character")},
+            "weights": str(trained.average or f"epoch {last['epoch']}"),
             "epochs": len(trained.history),
-            "train_tokens": train.predicted_tokens,
-            "valid_tokens": valid.predicted_tokens,
+            "train_tokens": task.units,
+            "valid_tokens": prepared.valid_tokens,
             "tokens_per_s": last["tokens_per_s"],
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": sum(p.numel() for p in task.model.parameters()),
             "skipped_steps": trained.skipped_steps,
             "transductive": transductive,
             "protocol": protocol_of({"transductive": transductive}),
@@ -105,7 +129,7 @@ def _loaders(context: StageContext, store: IdStore) -> tuple[LanguageModelLoader
     backwards = context.recipe.run.direction == "bwd"
     train = LanguageModelLoader(
         store, store.documents(*splits), bs=settings.bs, seq_len=settings.seq_len, seed=context.recipe.run.seed,
-        backwards=backwards,
+        backwards=backwards, groups=settings.accumulate, random_lengths=settings.random_seq_len,
     )
     # A short validation text in fewer streams loses fewer tokens at its end.
     valid_bs = max(1, min(settings.bs, valid_tokens // settings.seq_len))

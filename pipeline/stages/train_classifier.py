@@ -1,11 +1,14 @@
 """Stage train_classifier: a classifier on the encoder of a sealed language model.
 
-Reads ids and lm; writes the epoch that validation liked best: encoder.safetensors, head.safetensors,
-architecture.json, head.json, labels.json, vocabulary.json, tokenizer/ and the history.
+Reads ids and lm; writes the epoch that validation liked best, or the mean of the last epochs if it liked that more:
+encoder.safetensors, head.safetensors, architecture.json, head.json, labels.json, vocabulary.json, tokenizer/ and the
+history.
 """
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.text.models.awdlstm import awd_lstm_clas_split
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.making import StageOutcome
@@ -25,15 +29,28 @@ from pipeline.protocol import protocol_of
 from pipeline.settings import TrainClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
-from pipeline.training.device import keep_freed_memory, resolve_device
+from pipeline.training.auxiliary_loss import load_loss
+from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import ClassifierLoader
 from pipeline.training.phases import seed_weights, train_phases
 from pipeline.training.task import Task
 
 
-def run(context: StageContext) -> StageOutcome:
-    """Train all phases and write the best epoch."""
+@dataclass(frozen=True)
+class Prepared:
+    """What is trained, where, and what the stage says of it."""
+
+    task: Task
+    device: Device
+    architecture: Architecture
+    head: HeadShape
+    labels: list[str]
+    valid_documents: int
+
+
+def prepare(context: StageContext) -> Prepared:
+    """The classifier and its documents, ready to be trained; nothing is written."""
     settings: TrainClassifierSettings = context.settings
     run_settings = context.recipe.run
     device = resolve_device(run_settings)
@@ -70,24 +87,43 @@ def run(context: StageContext) -> StageOutcome:
     def summarize(figures: dict[str, float]) -> Record:
         return {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]}
 
+    callbacks = []
+    if settings.lm_loss_weight:
+        callbacks.append(load_loss(settings.lm_loss_weight, lm, architecture, device.device))
+    loss = _loss(settings, counts, device.device)
     task = Task(
-        name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=_loss(settings, counts, device.device),
+        name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=loss,
         train=train, valid=valid, metrics=[accuracy], unit="documents", units=len(documents["train"]),
         summarize=summarize, save=lambda folder: save_classifier(model, folder),
-        load=lambda folder: load_classifier(model, folder), keep_best=True,
+        load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=_weight_of(loss),
+        callbacks=callbacks,
     )
+    return Prepared(task, device, architecture, head, store.labels, len(documents["valid"]))
+
+
+def run(context: StageContext) -> StageOutcome:
+    """Train all phases and write the best epoch."""
+    settings: TrainClassifierSettings = context.settings
+    run_settings, ids, lm = context.recipe.run, context.inputs["ids"], context.inputs["lm"]
+    prepared = prepare(context)
+    task, device = prepared.task, prepared.device
     trained = train_phases(
         task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
         fingerprint=context.fingerprint, reporter=context.reporter,
     )
     chosen = trained.best.record
     assert chosen is not None  # every epoch was offered
-    for name in ("encoder.safetensors", "head.safetensors"):
-        shutil.copy2(trained.best.folder / name, context.work / name)
-    architecture.save(context.work / "architecture.json")
-    head.save(context.work / "head.json")
+    weights, average = f"epoch {chosen['epoch']}", trained.average
+    if average is not None and task.is_better(average.record, chosen):
+        weights, chosen = str(average), {**average.record, "epoch": chosen["epoch"]}
+        task.save(context.work)
+    else:
+        for name in ("encoder.safetensors", "head.safetensors"):
+            shutil.copy2(trained.best.folder / name, context.work / name)
+    prepared.architecture.save(context.work / "architecture.json")
+    prepared.head.save(context.work / "head.json")
     (context.work / "labels.json").write_text(
-        json.dumps(store.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        json.dumps(prepared.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
     )
     write_history(trained.history, context.work)
     copy_text_files(ids.path, context.work)
@@ -96,12 +132,14 @@ def run(context: StageContext) -> StageOutcome:
         metrics={
             "accuracy": chosen["accuracy"],
             "valid_loss": chosen["valid_loss"],
+            "weights": weights,
+            "average": average and average.record,
             "best_epoch": chosen["epoch"],
             "epochs": len(trained.history),
-            "train_documents": len(documents["train"]),
-            "valid_documents": len(documents["valid"]),
+            "train_documents": task.units,
+            "valid_documents": prepared.valid_documents,
             "documents_per_s": trained.history[-1]["documents_per_s"],
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameters": sum(p.numel() for p in task.model.parameters()),
             "skipped_steps": trained.skipped_steps,
             **used,
             "protocol": protocol_of(used),
@@ -133,3 +171,9 @@ def _loss(settings: TrainClassifierSettings, counts: NDArray[np.int64], device: 
     if settings.class_weights == "balanced":
         weight = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device)
     return CrossEntropyLossFlat(weight=weight, label_smoothing=settings.label_smoothing)
+
+
+def _weight_of(loss: CrossEntropyLossFlat) -> Callable[[Tensor], float] | None:
+    """What a batch weighs in a mean over several: the class weights of its documents."""
+    weights = loss.func.weight
+    return None if weights is None else lambda targets: float(weights[targets].sum())

@@ -27,15 +27,19 @@ class GradientGuard(Callback):
         self.loss_is_finite = True
 
     def before_backward(self) -> None:
-        """A new step."""
-        self._skipped = False
+        """A new step, or another of the batches that it is made of."""
+        if self.accumulation.begins:
+            self._skipped, self._losses_are_finite = False, True
+        if not self.accumulation.completes:
+            self.loss_is_finite = bool(self.loss.detach().isfinite())
+            self._losses_are_finite &= self.loss_is_finite
 
     def before_step(self) -> None:
-        """Skip the step if its loss or any gradient is not finite, else clip."""
+        """Skip the step if one of its losses or any gradient is not finite, else clip."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm(p.grad for p in parameters)
         self.loss_is_finite, gradient_is_finite = torch.stack([self.loss.detach(), norm]).isfinite().tolist()
-        if not (self.loss_is_finite and gradient_is_finite):
+        if not (self._losses_are_finite and self.loss_is_finite and gradient_is_finite):
             raise CancelStepException
         if self.clip is not None:
             clip_grads_with_norm_(parameters, self.clip, norm)
@@ -46,16 +50,19 @@ class GradientGuard(Callback):
         self.loss_is_finite = bool(self.loss.detach().isfinite())
 
     def after_step(self) -> None:
-        """Count; forget the hidden state of a batch whose loss was no number, which would spoil all that follow."""
+        """Count."""
         self.in_a_row = self.in_a_row + 1 if self._skipped else 0
         if not self._skipped:
             return
         self.skipped_steps += 1
-        if not self.loss_is_finite:
-            self.model.reset()
         if self.in_a_row > self.max_skipped:
             raise DivergedError(
                 f"{self.stage}: {self.in_a_row} steps in a row had no finite loss or gradient "
                 f"(epoch {self.epoch + 1}, step {self.iter + 1}); the last good checkpoint is kept.",
                 f"Lower the phase's lr, or set {self.stage}.clip, e.g. --set {self.stage}.clip=0.25, with --force.",
             )
+
+    def after_batch(self) -> None:
+        """Forget the hidden state of a batch whose loss was no number, which would spoil all that follow."""
+        if not self.loss_is_finite:
+            self.model.reset()

@@ -2,11 +2,20 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+
+
+def epochs_without_gain(records: Sequence[Record], is_better: Callable[[Record, Record], bool]) -> int:
+    """How many of `records`, the epochs of a phase, came after the best of them."""
+    best = 0
+    for i, record in enumerate(records):
+        if is_better(record, records[best]):
+            best = i
+    return len(records) - 1 - best
 
 
 def read_history(path: Path) -> list[Record]:

@@ -1,6 +1,6 @@
 """fastai's text Learner, able to begin at any batch of any epoch, and its recorder without per-step memory."""
 
-from fastai.callback.core import CancelEpochException
+from fastai.callback.core import CancelBackwardException, CancelEpochException, CancelStepException
 from fastai.learner import Recorder
 from fastai.text.learner import TextLearner
 
@@ -8,6 +8,7 @@ from fastai.text.learner import TextLearner
 class ResumableLearner(TextLearner):
     """A TextLearner that can begin in the middle of a fit; its loaders give their batches from any number on.
 
+    The optimizer takes a step when `Accumulation` says that a group of batches is complete.
     Gradients are dropped after each step instead of being filled with zeros, so that the first step after a resume
     adds to nothing, like every other step.
     """
@@ -17,11 +18,16 @@ class ResumableLearner(TextLearner):
     first_train_batch = 0
     first_valid_batch = 0
     """Batches of that epoch that are done already."""
+    ends_early = False
+    """Set by a callback: the epoch is the last one of the fit."""
 
     def _do_fit(self) -> None:
+        self.ends_early = False
         for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
+            if self.ends_early:
+                break
         self.first_epoch = 0
 
     def all_batches(self) -> None:
@@ -35,8 +41,10 @@ class ResumableLearner(TextLearner):
             self.one_batch(number, batch)
 
     def _do_grad_opt(self) -> None:
-        super()._do_grad_opt()
-        self.model.zero_grad(set_to_none=True)
+        self._with_events(self._backward, "backward", CancelBackwardException)
+        if self.accumulation.completes:
+            self._with_events(self._step, "step", CancelStepException)
+            self.model.zero_grad(set_to_none=True)
 
 
 class EpochRecorder(Recorder):

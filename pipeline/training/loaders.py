@@ -30,11 +30,18 @@ class Documents(Protocol):
         """Where each document starts in `ids`, and the end of the last one."""
 
 
+_LENGTHS = 1
+"""Tells the random numbers of lengths from those of the order of documents."""
+
+
 class LanguageModelLoader:
     """The batches of fastai's LMDataLoader: documents in a row, cut into B streams that go on from batch to batch.
 
-    x [B, T] and y [B, T] are one token apart. The last batch of an epoch may be shorter; up to B - 1 tokens at the
-    end of the text are left out. With `backwards` every document is read from its end.
+    x [B, T] and y [B, T] are one token apart. With `groups` above 1 there are groups * B streams, and each step of
+    them comes as that many batches: the first B streams, the next B, ... (gradient accumulation). The last batch of
+    an epoch may be shorter; up to one token less than there are streams is left out at the end of the text. With
+    `backwards` every document is read from its end; with `random_lengths` steps have lengths around `seq_len`, a
+    function of seed and epoch too, and `len` is that of the current `epoch`.
     """
 
     n_inp = 1
@@ -48,28 +55,35 @@ class LanguageModelLoader:
         seq_len: int,
         seed: int | None = None,
         backwards: bool = False,
+        groups: int = 1,
+        random_lengths: bool = False,
     ) -> None:
         """Read the documents with the indices `chosen`; `seed` None keeps their order in every epoch.
 
-        Raises DataError if there are too few tokens for `bs` streams.
+        Raises DataError if there are too few tokens for groups * `bs` streams.
         """
         self.bs, self.seq_len, self.epoch = bs, seq_len, 0
+        self.random_lengths = random_lengths
+        self._groups, streams = groups, groups * bs
         self._ids, self._seed, self._backwards = documents.ids, seed, backwards
+        self._drawn: tuple[int, NDArray[np.int64]] | None = None
         self._starts = documents.offsets[chosen]
         self._lengths = documents.offsets[chosen + 1] - self._starts
         self.n_tokens = int(self._lengths.sum())
-        self.stream_length = max(self.n_tokens - 1, 0) // bs
+        self.stream_length = max(self.n_tokens - 1, 0) // streams
         if self.stream_length == 0:
-            raise DataError(f"{self.n_tokens} tokens are too few for {bs} streams.", "Lower finetune_lm.bs with --set.")
+            raise DataError(
+                f"{self.n_tokens} tokens are too few for {streams} streams.", "Lower finetune_lm.bs with --set."
+            )
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return (self.stream_length + self.seq_len - 1) // self.seq_len
+        return len(self._step_starts(self.epoch)) * self._groups
 
     @property
     def predicted_tokens(self) -> int:
         """Tokens that are predicted in an epoch."""
-        return self.stream_length * self.bs
+        return self.stream_length * self.bs * self._groups
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Positions in `chosen` in the order in which `epoch` reads them."""
@@ -77,16 +91,25 @@ class LanguageModelLoader:
             return np.arange(len(self._lengths))
         return np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths))
 
+    def _step_starts(self, epoch: int) -> NDArray[np.int64]:
+        """Where in the streams each step of `epoch` begins."""
+        if not self.random_lengths:
+            return np.arange(0, self.stream_length, self.seq_len, dtype=np.int64)
+        if self._drawn is None or self._drawn[0] != epoch:
+            rng = np.random.default_rng([self._seed or 0, epoch, _LENGTHS])
+            self._drawn = epoch, random_step_starts(self.stream_length, self.seq_len, rng)
+        return self._drawn[1]
+
     def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from number `first` on."""
-        order = self.order(epoch)
+        order, step_starts = self.order(epoch), self._step_starts(epoch)
         lengths, starts = self._lengths[order], self._starts[order]
         ends = np.cumsum(lengths)
-        row_starts = np.arange(self.bs, dtype=np.int64) * self.stream_length
-        for number in range(first, len(self)):
-            done = number * self.seq_len
-            width = min(self.seq_len, self.stream_length - done)
-            positions = row_starts[:, None] + np.arange(done, done + width + 1)
+        for number in range(first, len(step_starts) * self._groups):
+            step, group = divmod(number, self._groups)
+            row_starts = np.arange(group * self.bs, (group + 1) * self.bs, dtype=np.int64) * self.stream_length
+            end = step_starts[step + 1] if step + 1 < len(step_starts) else self.stream_length
+            positions = row_starts[:, None] + np.arange(step_starts[step], end + 1)
             document = np.searchsorted(ends, positions, side="right")
             to_end = ends[document] - positions
             within = to_end - 1 if self._backwards else lengths[document] - to_end
@@ -102,6 +125,21 @@ class LanguageModelLoader:
         return self
 
 
+def random_step_starts(stream_length: int, seq_len: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Where steps of random length begin that cover `stream_length` tokens (AWD-LSTM sec. 5).
+
+    95 % of the lengths come from a normal distribution around `seq_len`, the others from one around half of it; both
+    have a standard deviation of 5. As in the authors' code none is below 5 (what would be left at the end joins the
+    last step); none is above seq_len + 20 either, so that the memory which a step needs is bounded.
+    """
+    shortest, longest = min(5, seq_len), seq_len + 15
+    n = stream_length // shortest + 1
+    centres = np.where(rng.random(n) < 0.95, seq_len, seq_len / 2)
+    lengths = np.clip(rng.normal(centres, 5.0).astype(np.int64), shortest, longest)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return starts[(starts == 0) | (starts <= stream_length - shortest)]
+
+
 class ClassifierLoader:
     """Whole documents of similar length together, as fastai's SortedDL and Pad_Chunk make them.
 
@@ -111,6 +149,7 @@ class ClassifierLoader:
     """
 
     n_inp = 1
+    random_lengths = False
 
     def __init__(
         self,

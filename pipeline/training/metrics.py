@@ -13,7 +13,7 @@ class TokenLoss(Metric):
         self.total, self.tokens = 0.0, 0
 
     def accumulate(self, learn: Learner) -> None:
-        """Add a batch: logits [B, T, V], targets [B, T]."""
+        """Add a batch: targets [B, T]."""
         n = learn.yb[0].numel()
         self.total += float(learn.loss) * n
         self.tokens += n
@@ -30,17 +30,16 @@ class TokenLoss(Metric):
 
 
 class TokenAccuracy(Metric):
-    """Share of tokens whose most likely prediction is right."""
+    """Share of tokens whose most likely prediction is right, as `DecoderLoss` counts them."""
 
     def reset(self) -> None:
         """Start an epoch."""
         self.right, self.tokens = 0, 0
 
     def accumulate(self, learn: Learner) -> None:
-        """Add a batch: logits [B, T, V], targets [B, T]."""
-        targets = learn.yb[0]
-        self.right += int((learn.pred.argmax(-1) == targets).sum())
-        self.tokens += targets.numel()
+        """Add a batch: targets [B, T]."""
+        self.right += int(learn.loss_func.hits)
+        self.tokens += learn.yb[0].numel()
 
     @property
     def value(self) -> float:

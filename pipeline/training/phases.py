@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fastai.callback.schedule  # noqa: F401  # gives Learner its fit_one_cycle
 import numpy as np
 import torch
 from fastai.callback.core import TrainEvalCallback
@@ -23,13 +22,20 @@ from pipeline import stopping
 from pipeline.errors import DivergedError, UsageError
 from pipeline.progress import Reporter, format_duration
 from pipeline.settings import Phase, TrainingSettings
+from pipeline.training.accumulation import Accumulation
+from pipeline.training.averaging import Average, validated
 from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
-from pipeline.training.history import Record
+from pipeline.training.history import Record, epochs_without_gain
 from pipeline.training.learner import EpochRecorder, ResumableLearner
+from pipeline.training.optimizer import fused_adam
 from pipeline.training.precision import MixedPrecision
 from pipeline.training.resume import BestEpoch, Checkpointer
+from pipeline.training.schedules import fit_phase
 from pipeline.training.task import Task
+
+AVERAGE = "average"
+"""Folder for the mean of the last epochs while the stage is not sealed."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Trained:
     skipped_steps: int
     """Steps that were skipped for NaN or infinity."""
     best: BestEpoch
+    average: Average | None
+    """The mean of the last epochs, where it was asked for; the model then holds its weights."""
 
 
 def train_phases(
@@ -54,49 +62,67 @@ def train_phases(
     UsageError if a phase asks for more layer groups than the model has.
     """
     precision, guard = MixedPrecision(device), GradientGuard(task.name, settings.clip, settings.max_skipped)
-    checkpointer = Checkpointer(task, settings, device, resume=resume, fingerprint=fingerprint, reporter=reporter)
-    learn = _learner(task, settings, device, [precision, guard, checkpointer])
+    checkpointer = Checkpointer(
+        task, settings, device, fewest_epochs=sum(map(_fewest_epochs, phases)), resume=resume,
+        fingerprint=fingerprint, reporter=reporter,
+    )
+    learn = make_learner(task, settings, device, [precision, guard, checkpointer])
     start = checkpointer.find()
     checkpointer.restore_counters(precision, guard)
     for i, phase in enumerate(phases):
         if i < start.phase or (i == start.phase and start.epoch == phase.epochs):
             continue
         stopping.check(f"{task.name} before phase {phase.name}")
-        groups = len(learn.splitter(learn.model))
-        if phase.train_last is not None and phase.train_last > groups:
-            raise UsageError(
-                f"Phase {phase.name} of {task.name} trains the last {phase.train_last} layer groups; "
-                f"there are {groups}.",
-                f"Correct train_last in {task.name}.phases.",
-            )
         seed_phase(seed, i)
-        learn.create_opt()
-        if phase.train_last is None:
-            learn.unfreeze()
-        else:
-            learn.freeze_to(-phase.train_last)
+        open_layers(learn, task.name, phase)
         if i == start.phase:
             learn.first_epoch, learn.first_train_batch = start.epoch, start.train_batches
             learn.first_valid_batch = start.valid_batches
         checkpointer.phase = i
         log = PhaseLog(task, phase, checkpointer, settings=settings, phases=phases, reporter=reporter)
-        lr = phase.lr if phase.lr_lowest is None else slice(phase.lr_lowest, phase.lr)
         with log.bars, learn.no_logging(), device.kernels():
-            learn.fit_one_cycle(
-                phase.epochs, lr, div=phase.div, div_final=phase.div_final, pct_start=phase.pct_start, cbs=[log]
-            )
+            fit_phase(learn, phase, settings.moms, [log])
         if precision.effective != device.precision:
             raise RuntimeError(f"{device.precision} was asked for, the model put out {precision.observed}")
-    return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best)
+    average = None
+    if epochs := checkpointer.last.average(len(checkpointer.history), resume / AVERAGE):
+        with device.kernels():
+            average = Average(epochs, validated(make_learner(task, settings, device, [MixedPrecision(device)]), task))
+        reporter.line(f"{task.name}: {average}, {_shown(average.record)}")
+    return Trained(checkpointer.history, precision.effective, guard.skipped_steps, checkpointer.best, average)
 
 
-def _learner(task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]) -> ResumableLearner:
+def open_layers(learn: ResumableLearner, name: str, phase: Phase) -> None:
+    """A new optimizer for the layers that `phase` trains; UsageError if it asks for more groups than there are."""
+    groups = len(learn.splitter(learn.model))
+    if phase.train_last is not None and phase.train_last > groups:
+        raise UsageError(
+            f"Phase {phase.name} of {name} trains the last {phase.train_last} layer groups; there are {groups}.",
+            f"Correct train_last in {name}.phases.",
+        )
+    learn.create_opt()
+    if phase.train_last is None:
+        learn.unfreeze()
+    else:
+        learn.freeze_to(-phase.train_last)
+
+
+def _fewest_epochs(phase: Phase) -> int:
+    return phase.epochs if phase.patience is None else min(phase.epochs, phase.patience + 1)
+
+
+def make_learner(
+    task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]
+) -> ResumableLearner:
     """A learner with fastai's default callbacks but for its progress bar, which would fill batch logs."""
     learn = ResumableLearner(
         DataLoaders(task.train, task.valid, device=device.device), task.model.to(device.device), loss_func=task.loss,
-        splitter=task.splitter, alpha=settings.alpha, beta=settings.beta, moms=settings.moms, wd=settings.wd,
-        metrics=list(task.metrics), default_cbs=False,
-        cbs=[TrainEvalCallback(), EpochRecorder(), CastToTensor(), *callbacks, *task.callbacks],
+        opt_func=fused_adam, splitter=task.splitter, alpha=settings.alpha, beta=settings.beta, moms=settings.moms,
+        wd=settings.wd, metrics=list(task.metrics), default_cbs=False,
+        cbs=[
+            TrainEvalCallback(), EpochRecorder(), CastToTensor(), Accumulation(task, settings.accumulate), *callbacks,
+            *task.callbacks,
+        ],
     )
     learn.logger = None
     return learn
@@ -134,7 +160,7 @@ class PhaseLog(Callback):
 
     def before_train(self) -> None:
         """Set the data order: a function of seed and of the epoch's number in the whole stage."""
-        self.task.train.epoch = self.epochs_before + self.epoch
+        self.task.train.epoch = len(self.checkpointer.history)
         self.started, self.first = time.monotonic(), self.learn.first_train_batch
         self.seconds_before = self.checkpointer.train_s
         self.seconds: float | None = None
@@ -182,7 +208,7 @@ class PhaseLog(Callback):
         seconds = self.train_seconds()
         record: Record = {
             "phase": self.phase.name,
-            "epoch": self.epochs_before + self.epoch + 1,
+            "epoch": len(self.checkpointer.history) + 1,
             "train_loss": figures.pop("train_loss"),
             **self.task.summarize(figures),
             f"{self.task.unit}_per_s": round(self.task.units / seconds, 1),
@@ -196,11 +222,26 @@ class PhaseLog(Callback):
                 f"Lower the phase's lr, or set {self.task.name}.clip, e.g. --set {self.task.name}.clip=0.25, "
                 "with --force.",
             )
+        self.checkpointer.last.offer(record["epoch"])
         if self.task.keep_best:
             self.checkpointer.best.offer(record)
         self.checkpointer.history.append(record)
-        shown = ", ".join(
-            f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items()
-            if isinstance(value, float) and not name.endswith("_s")
-        )
-        self.reporter.line(f"{self.title}: epoch done in {format_duration(seconds)}, {shown}")
+        record["stopped_early"] = self.learn.ends_early = self._patience_is_over()
+        self.reporter.line(f"{self.title}: epoch done in {format_duration(seconds)}, {_shown(record)}")
+        if self.ends_early:
+            self.reporter.line(f"{self.title}: the phase ends, {self.phase.patience} epochs brought nothing better")
+
+    def _patience_is_over(self) -> bool:
+        """True if the phase has to end before its last epoch."""
+        patience, done = self.phase.patience, self.epoch + 1
+        if patience is None or done == self.phase.epochs:
+            return False
+        return epochs_without_gain(self.checkpointer.history[-done:], self.task.is_better) >= patience
+
+
+def _shown(record: Record) -> str:
+    """The figures of a record in words."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}" for name, value in record.items()
+        if isinstance(value, float) and not name.endswith("_s")
+    )

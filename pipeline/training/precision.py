@@ -23,7 +23,8 @@ class MixedPrecision(Callback):
     def __init__(self, device: Device) -> None:
         self.device = device
         self.observed: set[torch.dtype] = set()
-        """Types of the model's output in training, before it is made float32 for the loss."""
+        """Types of the model's output in training, before it is made float32 for the loss; of its logits where the
+        loss makes them."""
 
     def before_fit(self) -> None:
         """A scaler for every fit, as fastai makes it; disabled unless fp16."""
@@ -35,14 +36,15 @@ class MixedPrecision(Callback):
         self.contexts.enter_context(self.device.autocast())
 
     def after_pred(self) -> None:
-        """Note the output's type; the loss is computed in float32."""
-        if self.training:
-            self.observed.add(self.pred.dtype)
+        """The loss is computed in float32."""
+        self._output_dtype = self.pred.dtype
         self.learn.pred = to_float(self.pred)
 
     def after_loss(self) -> None:
-        """Leave autocast before the backward pass, as torch advises."""
+        """Note the output's type; leave autocast before the backward pass, as torch advises."""
         self.contexts.close()
+        if self.training:
+            self.observed.add(getattr(self.learn.loss_func, "logits_dtype", self._output_dtype))
 
     def after_cancel_batch(self) -> None:
         """Leave autocast when a batch is cut short."""

@@ -19,6 +19,7 @@ from pipeline import stopping
 from pipeline.attempt import CHECKPOINTS
 from pipeline.progress import Reporter
 from pipeline.settings import TrainingSettings
+from pipeline.training.averaging import LastEpochs
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import DTYPES, Device
 from pipeline.training.divergence import GradientGuard
@@ -66,9 +67,8 @@ class BestEpoch:
 
     def offer(self, record: Record) -> None:
         """Keep the current weights if `record` is better than what is kept."""
-        best = self.record
-        if best is None or (record["accuracy"], -record["valid_loss"]) > (best["accuracy"], -best["valid_loss"]):
-            self._store.save(record["epoch"], self._task.save, _weight_bytes(self._task.model))
+        if self.record is None or self._task.is_better(record, self.record):
+            self._store.save(record["epoch"], self._task.save, self._task.weight_bytes)
             self.record = record
 
     def why_unusable(self, checkpoint: Path) -> str | None:
@@ -85,9 +85,10 @@ class Checkpointer(Callback):
     learn: ResumableLearner
 
     def __init__(
-        self, task: Task, settings: TrainingSettings, device: Device, *, resume: Path, fingerprint: str,
-        reporter: Reporter,
+        self, task: Task, settings: TrainingSettings, device: Device, *, fewest_epochs: int,
+        resume: Path, fingerprint: str, reporter: Reporter,
     ) -> None:
+        """`fewest_epochs` is how many the stage has if every phase that may end early does."""
         self.task, self.settings, self.device, self.reporter = task, settings, device, reporter
         keep = settings.keep_checkpoints
         folder = resume / CHECKPOINTS
@@ -95,6 +96,9 @@ class Checkpointer(Callback):
         # Every kept checkpoint may know of another best epoch, and one more is made before its checkpoint.
         best = CheckpointStore(folder, fingerprint, keep=keep + 1, reporter=reporter, prefix="best")
         self.best = BestEpoch(best, task)
+        n = settings.average_epochs
+        ends = CheckpointStore(folder, fingerprint, keep=keep + n, reporter=reporter, prefix="epoch")
+        self.last = LastEpochs(ends, task, n, fewest_epochs)
         self.history: list[Record] = []
         self.position = Position()
         self.phase = 0
@@ -106,7 +110,9 @@ class Checkpointer(Callback):
 
     def find(self) -> Position:
         """Load the weights and history of the newest valid checkpoint, if there is one; where to go on."""
-        path = self.store.newest(self.best.why_unusable)
+        path = self.store.newest(
+            lambda path: self.best.why_unusable(path) or self.last.why_unusable(len(read_plain(path)["history"]))
+        )
         if path is None:
             return self.position
         self.task.load(path)
@@ -146,6 +152,7 @@ class Checkpointer(Callback):
         _put_back(self.recorder.smooth_loss, state["smooth_loss"])
         if state["hidden"] is not None and not self.position.valid_batches:
             _restore_hidden(self.task.model, state["hidden"], device)
+            self.accumulation.row_groups[:-1] = [_on(device, layers) for layers in state["row_groups"]]
         restore_generators(state["generators"])
         if not self.position.valid_batches:
             self._state = None
@@ -162,6 +169,8 @@ class Checkpointer(Callback):
         """Save if it is time, or if a stop was asked for, which is then obeyed."""
         self._steps += self.training
         self._moment += 1
+        if self.training and not self.accumulation.completes:
+            return  # gradients are not saved: a stop waits for the step that they are gathered for
         reason = stopping.asked()
         # In a row of skipped steps the way back should lead to before them; a stop wants its place kept all the same.
         if reason or (self._due() and not self.gradient_guard.in_a_row):
@@ -178,7 +187,8 @@ class Checkpointer(Callback):
         self._moment += 1
         if self.gradient_guard.in_a_row:
             return
-        self._save(Position(self.phase, self.epoch + 1, 0, 0, self._steps, self._moment))
+        done = self.n_epoch if self.ends_early else self.epoch + 1
+        self._save(Position(self.phase, done, 0, 0, self._steps, self._moment))
 
     def _due(self) -> bool:
         minutes = self.settings.checkpoint_minutes
@@ -205,7 +215,7 @@ class Checkpointer(Callback):
             self.task.save(folder)
             write_state(state, folder)
 
-        self.store.save(position.moment, write, _weight_bytes(self.task.model) + size_bytes(state))
+        self.store.save(position.moment, write, self.task.weight_bytes + size_bytes(state))
         self._saved_steps, self._saved_at = self._steps, time.monotonic()
 
     def _running(self, position: Position) -> dict[str, Any]:
@@ -220,6 +230,7 @@ class Checkpointer(Callback):
             "scaler": self.mixed_precision.scaler.state_dict(),
             "generators": generator_states(),
             "hidden": _hidden(self.task.model) if position.train_batches else None,
+            "row_groups": [] if position.valid_batches else self.accumulation.row_groups[:-1],
             "smooth_loss": _numbers(self.recorder.smooth_loss),
             "metrics": [_numbers(metric) for metric in self.recorder._valid_mets],
             "pct_train": float(self.learn.pct_train),
@@ -230,10 +241,6 @@ class Checkpointer(Callback):
         return {
             "torch": torch.__version__, "device": str(self.device.device), "threads": str(torch.get_num_threads()),
         }
-
-
-def _weight_bytes(model: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in model.state_dict().values())
 
 
 def _numbers(metric: Any) -> dict[str, Any]:
@@ -255,7 +262,12 @@ def _restore_hidden(model: nn.Module, hidden: dict[str, Any] | None, device: tor
     if hidden is not None:
         encoder = model[0]  # type: ignore[index]
         encoder.bs = hidden["bs"]
-        encoder.hidden = [tuple(part.to(device) for part in layer) for layer in hidden["layers"]]
+        encoder.hidden = _on(device, hidden["layers"])
+
+
+def _on(device: torch.device, layers: list[list[Tensor]]) -> list[tuple[Tensor, ...]]:
+    """The hidden state of each layer on `device`."""
+    return [tuple(part.to(device) for part in layer) for layer in layers]
 
 
 def _optimizer_state(saved: dict[str, Any], device: torch.device) -> dict[str, Any]:

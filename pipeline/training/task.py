@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fastai.learner import Callback, Metric
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.training.history import Record
 from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
@@ -36,3 +36,19 @@ class Task:
     keep_best: bool = False
     """Keep the weights of the epoch with the highest validation accuracy, too."""
     callbacks: Sequence[Callback] = ()
+    weigh: Callable[[Tensor], float] | None = None
+    """What the mean in the loss divides by, given the targets [B, ...] of a batch; default: the number of rows."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's weights."""
+        return sum(tensor.nbytes for tensor in self.model.state_dict().values())
+
+    def is_better(self, record: Record, other: Record) -> bool:
+        """True if the validation figures of `record` are better than those of `other`.
+
+        Where the best epoch is kept, the higher accuracy counts, and the lower loss decides a tie; else the lower loss.
+        """
+        if not self.keep_best:
+            return record["valid_loss"] < other["valid_loss"]
+        return (record["accuracy"], -record["valid_loss"]) > (other["accuracy"], -other["valid_loss"])

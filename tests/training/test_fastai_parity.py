@@ -7,13 +7,13 @@ import torch
 from documents import random_documents
 from fastai.data.core import DataLoaders
 from fastai.learner import Callback
-from fastai.losses import CrossEntropyLossFlat
 from fastai.text.data import LMDataLoader
 from fastai.text.learner import language_model_learner
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config, awd_lstm_lm_split
 
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
+from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.weights import decoder_tensors, encoder_tensors
 from pipeline.progress import Reporter
 from pipeline.settings import FinetuneLMSettings, Phase
@@ -53,7 +53,7 @@ def test_thirty_steps_give_the_losses_of_language_model_learner(tmp_path: Path) 
     )
     architecture = Architecture.from_settings(settings, VOCABULARY_SIZE)
     torch.manual_seed(1)
-    model = build_language_model(architecture, settings)
+    model = build_language_model(architecture, settings, logits=False)
 
     # Plain fastai: its own loader, model builder, learner and defaults, on the same documents in the same order.
     in_order = [torch.from_numpy(documents.document(i).astype(np.int64)) for i in train.order(0)]
@@ -73,7 +73,7 @@ def test_thirty_steps_give_the_losses_of_language_model_learner(tmp_path: Path) 
 
     ours = StepLosses(draw=True)
     task = Task(
-        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=CrossEntropyLossFlat(), train=train,
+        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=DecoderLoss(model[1].decoder), train=train,
         valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
         summarize=lambda figures: {"valid_loss": figures["token_loss"]}, save=lambda folder: None,
         load=lambda folder: None, callbacks=[ours],

@@ -17,6 +17,7 @@ from fastai.text.models.awdlstm import awd_lstm_clas_split, awd_lstm_lm_split
 from pipeline import stopping
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier, build_language_model
+from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.weights import load_classifier, load_language_model, save_classifier, save_language_model
 from pipeline.progress import Reporter
 from pipeline.settings import FinetuneLMSettings, Phase, TrainClassifierSettings, TrainingSettings
@@ -82,11 +83,12 @@ class StopAt(Callback):
 def language_model_task(settings: FinetuneLMSettings, callbacks: Sequence[Callback]) -> Task:
     documents = counting_documents(12, 60)
     seed_weights(3)
-    model = build_language_model(Architecture.from_settings(settings, 32), settings)
-    train = LanguageModelLoader(documents, np.arange(10), bs=settings.bs, seq_len=settings.seq_len, seed=3)
+    model = build_language_model(Architecture.from_settings(settings, 32), settings, logits=False)
+    train = LanguageModelLoader(documents, np.arange(10), bs=settings.bs, seq_len=settings.seq_len, seed=3,
+                                groups=settings.accumulate, random_lengths=settings.random_seq_len)
     valid = LanguageModelLoader(documents, np.arange(10, 12), bs=4, seq_len=10)
     return Task(
-        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=CrossEntropyLossFlat(), train=train,
+        name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=DecoderLoss(model[1].decoder), train=train,
         valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
         summarize=lambda f: {"valid_loss": f["token_loss"], "accuracy": f["token_accuracy"]},
         save=lambda folder: save_language_model(model, folder), load=lambda folder: load_language_model(model, folder),
