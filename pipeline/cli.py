@@ -3,65 +3,33 @@
 Nothing here imports torch, fastai, spaCy, pyarrow or scikit-learn: `--help` and `status` answer at once.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from pipeline import describe, reporting, runs, status, stopping
-from pipeline.errors import ExitCode, PipelineError, Stopped, UsageError
+from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
+from pipeline.commands import Commands, StageCommand
+from pipeline.errors import UsageError
+from pipeline.options import (
+    DryRunOption,
+    ForceOption,
+    HomeOption,
+    ProtocolOption,
+    RecipeOption,
+    RunOption,
+    SetOption,
+    SourceOption,
+    StopAfterOption,
+    VariantOption,
+)
 from pipeline.progress import Reporter, printable
 from pipeline.recipe import load_recipe, shipped_recipes
-from pipeline.stage import STAGE_NAMES, STAGES, Stage, run_stages, select
+from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage, run_stages, select
 
 PROGRAM = "python -m pipeline"
-
-
-class Commands(TyperGroup):
-    """Turns expected errors into one or two sentences and their exit code, for every command."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            if any(argument.encode("utf-8", "ignore").decode() != argument for argument in sys.argv):
-                raise UsageError("An argument of this command is not UTF-8.", "Rename the file it names.")
-            return super().invoke(ctx)
-        except PipelineError as error:
-            _tell(printable(str(error) if isinstance(error, Stopped) else f"error: {error}"))
-            raise typer.Exit(int(error.exit_code)) from error
-        except KeyboardInterrupt as error:
-            _tell("stopped")
-            raise typer.Exit(int(ExitCode.STOPPED)) from error
-
-
-def _tell(text: str) -> None:
-    """A last line; where even the log cannot be written any more, the exit code still tells."""
-    try:
-        typer.echo(text, err=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-class StageCommand(TyperCommand):
-    """A stage's command; its help lists the settings of the stage."""
-
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the settings, from their definitions."""
-        stage = next(s for s in STAGES if s.name == self.name)
-        with formatter.section(f"Settings of [{stage.name}] (--set {stage.name}.KEY=VALUE, or in a recipe)"):
-            formatter.write_dl(describe.settings_of(stage.name), col_max=36)
-        phases = describe.phase_settings(stage.name)
-        if phases:
-            with formatter.section(f"Settings of each phase (--set {stage.name}.phases.0.KEY=VALUE)"):
-                formatter.write_dl(phases, col_max=36)
-        if stage.run_settings:
-            with formatter.section("Settings of [run] that this stage uses (--set run.KEY=VALUE)"):
-                formatter.write_dl(describe.settings_of("run", stage.run_settings), col_max=36)
-
 
 app = typer.Typer(
     cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -70,40 +38,6 @@ app = typer.Typer(
     epilog=f"Try it: {PROGRAM} run --recipe sample. Exit codes: 0 sealed, 2 usage, 3 input, 4 data, 5 diverged, "
     "6 out of memory, 7 disk, 8 locked by another job, 75 stopped (the same command goes on).",
 )
-
-RecipeOption = Annotated[
-    str | None,
-    typer.Option("--recipe", metavar="NAME|FILE", help="A shipped recipe (see `recipes`) or a .toml file. Default: the "
-                 "arguments of the run's last command, else sample."),
-]
-RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="NAME", help="Name of the run. Default: the name of the recipe.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting of the recipe; may be repeated. The "
-                 "settings: `recipes --settings`, or --help of each stage."),
-]
-SourceOption = Annotated[
-    str | None,
-    typer.Option("--source", metavar="PATH", help="Local data to read; short for --set prepare_corpus.source=PATH."),
-]
-VariantOption = Annotated[
-    str | None, typer.Option("--variant", metavar="NAME", help="Only this variant of the recipe. Default: all.")
-]
-HomeOption = Annotated[
-    Path, typer.Option("--home", metavar="DIR", help="Folder that holds data/ and models/. Default: the current one.",
-                       show_default=False),
-]
-ForceOption = Annotated[
-    bool, typer.Option("--force", help="Replace artifacts that were made with other settings or are damaged.")
-]
-StopAfterOption = Annotated[
-    float | None,
-    typer.Option("--stop-after", metavar="MINUTES", min=0.0, help="Save and stop (exit 75) after this many minutes, "
-                 "before a time limit does; the same command goes on."),
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would happen; run nothing, write nothing.")]
 
 
 @app.command()
@@ -117,6 +51,7 @@ def run(  # noqa: PLR0917
     overrides: SetOption = None,
     source: SourceOption = None,
     variant: VariantOption = None,
+    protocol: ProtocolOption = None,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     stop_after: StopAfterOption = None,
@@ -125,9 +60,11 @@ def run(  # noqa: PLR0917
     """Run all stages; those that are sealed and unchanged are skipped.
 
     A recipe with variants is run once for each, as <run>-<variant>; they share one corpus where its settings are equal.
+    Then comes the ensemble of those that [evaluate_ensemble] names, unless --variant or --until is given.
     """
-    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home)
-    _carry_out(request, select(first, last), force, dry_run, stop_after)
+    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
+    stages = select(first, last)
+    _carry_out(runs.resolve(request), stages if last else (*stages, ENSEMBLE), force, dry_run, stop_after)
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
@@ -137,13 +74,14 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
         overrides: SetOption = None,
         source: SourceOption = None,
         variant: VariantOption = None,
+        protocol: ProtocolOption = None,
         force: ForceOption = False,
         dry_run: DryRunOption = False,
         stop_after: StopAfterOption = None,
         home: HomeOption = Path(),
     ) -> None:
-        request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home)
-        _carry_out(request, (stage,), force, dry_run, stop_after)
+        request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
+        _carry_out(runs.resolve(request), (stage,), force, dry_run, stop_after)
 
     return command
 
@@ -156,16 +94,48 @@ for _stage in STAGES:
     )
 
 
-def _carry_out(
-    request: runs.Request, stages: Sequence[Stage], force: bool, dry_run: bool, stop_after: float | None
+@app.command(ENSEMBLE.name, cls=StageCommand, short_help=ENSEMBLE.summary)
+def evaluate_ensemble(  # noqa: PLR0917
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    evaluations: Annotated[
+        list[str] | None, typer.Option("--evaluation", metavar="FOLDER|RUN", help="A member: a sealed evaluation, or "
+                                       "the run that has one. Give two or more, and --output.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FOLDER", help="The folder to write, with --evaluation.")
+    ] = None,
+    overrides: SetOption = None,
+    source: SourceOption = None,
+    protocol: ProtocolOption = None,
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+    stop_after: StopAfterOption = None,
+    home: HomeOption = Path(),
 ) -> None:
-    plan = runs.resolve(request)
+    """Average the predictions of several evaluated classifiers and score them.
+
+    Reads the evaluations of the variants that the recipe names as members, or any others given by --evaluation:
+    tokenizers, directions and seeds may differ, corpus and labels may not. Writes: ensemble.
+    """
+    request = runs.Request(recipe, run, tuple(overrides or ()), source, None, home, protocol)
+    if not evaluations and output is None:
+        _carry_out(ensembles.of_recipe(request), (ENSEMBLE,), force, dry_run, stop_after)
+        return
+    plan = ensembles.of_evaluations(request, tuple(evaluations or ()), output)
+    _carry_out(plan, (ENSEMBLE,), force, dry_run, stop_after)
+
+
+def _carry_out(
+    plan: runs.Plan, stages: Sequence[Stage], force: bool, dry_run: bool, stop_after: float | None
+) -> None:
     reporter = Reporter()
     _say_remembered(plan)
     if dry_run:
-        status.print_dry_run(plan.steps(stages), force, sys.stdout)
+        status.print_dry_run(plan, stages, force, sys.stdout)
         return
-    if force or not runs.is_refused(plan, stages):  # a refused request is not what --run should mean next time
+    # A refused request is not what --run should mean next time, and a free ensemble is no run.
+    if plan.runs and (force or not runs.is_refused(plan, stages)):
         runs.remember(plan)
     stopping.forget()
     stopping.stop_after(stop_after)
@@ -173,6 +143,9 @@ def _carry_out(
         for one_run, wanted in plan.steps(stages):
             runs.check_shared_corpus(plan, one_run, wanted)
             run_stages(one_run, wanted, reporter, force)
+            slot = wanted[-1].writes
+            if plan.runs and slot in counterpart.PAGES:
+                counterpart.state_both(one_run.path(slot), plan.counterpart(one_run).path(slot), slot, reporter)
     status.print_results(plan, stages, sys.stdout)
     for page in reporting.keep(plan, stages, reporter):
         print(f"{'report':<10}  {page}")
@@ -191,6 +164,7 @@ def show_status(  # noqa: PLR0917
     overrides: SetOption = None,
     source: SourceOption = None,
     variant: VariantOption = None,
+    protocol: ProtocolOption = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help='One object {"run", "stages": [{"stage", "state", "why", "fingerprint", "metrics", '
@@ -202,7 +176,7 @@ def show_status(  # noqa: PLR0917
     """Say where every stage stands, sealed, partial, stale or missing, and the exact command to go on."""
     if run is not None and recipe is None:
         runs.check_exists(run, home)
-    plan = runs.resolve(runs.Request(recipe, run, tuple(overrides or ()), source, variant, home))
+    plan = runs.resolve(runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol))
     found = status.rows(plan)
     if as_json:
         print(status.to_json(plan, found))

@@ -5,7 +5,7 @@ sides and the command that mends it.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pipeline.artifact import Artifact
@@ -40,6 +40,8 @@ def check_inputs(
         if one in inputs and other in inputs and not (matched and other == "start_lm"):
             for key in keys:
                 _check_same(key, inputs[one], inputs[other], command, may_match=stage == "finetune_lm")
+    if stage == "evaluate_ensemble":
+        _check_members(list(inputs.values()))
     if stage == "evaluate_classifier":
         _check_text(inputs["corpus"], inputs["ids"], command)
     model = inputs.get(_MODELS.get(stage, ""))
@@ -98,6 +100,36 @@ def _check_text(corpus: Artifact, ids: Artifact, command: Command) -> None:
             f"{_short(corpus.manifest.fingerprint)}.",
             f"Make tokens and ids from this corpus: {command('run', '--run', 'NAME', '--set', 'inputs.ids=none')}",
         )
+
+
+def _check_members(evaluations: Sequence[Artifact]) -> None:
+    """Members vote on the same documents, each once."""
+    first, seen = evaluations[0], dict[str, Artifact]()
+    for one in evaluations:
+        theirs, ours = one.manifest.identity.get("corpus"), first.manifest.identity.get("corpus")
+        if theirs is None:
+            raise InputError(
+                f"{one.path} does not say which corpus it was scored on.",
+                "Evaluate again with this version: python -m pipeline evaluate_classifier --run NAME --force",
+            )
+        if theirs != ours:
+            raise InputError(
+                f"{one.path} was scored on corpus {_short(theirs)}, {first.path} on {_short(ours)}.",
+                "Make the members on one corpus: python -m pipeline run --run NAME --set "
+                f"inputs.corpus={first.manifest.inputs['corpus'].path}",
+            )
+        reads, read = (a.manifest.metrics.get("protocol", "honest") for a in (one, first))
+        if reads != read:
+            raise InputError(
+                f"{one.path} was made under the {reads} protocol, {first.path} under the {read} one.",
+                f"Make all members under one: python -m pipeline run --run NAME --protocol {read}",
+            )
+        twin = seen.setdefault(one.manifest.fingerprint, one)
+        if twin is not one:
+            raise InputError(
+                f"{one.path} and {twin.path} are the same evaluation ({_short(one.manifest.fingerprint)}).",
+                "Name each member once.",
+            )
 
 
 def _short(value: str | None) -> str:

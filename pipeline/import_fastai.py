@@ -18,6 +18,7 @@ from pipeline.making import Order, StageOutcome
 from pipeline.model import fastai_files
 from pipeline.model.fastai_files import PUBLISHED, SavedModel
 from pipeline.progress import Reporter
+from pipeline.protocol import protocol_of
 
 STAGE = "import_fastai"
 """What the manifest names as the maker."""
@@ -228,6 +229,7 @@ def _convert(saved: SavedModel, settings: dict[str, Any], work: Path, reporter: 
         "vocabulary": len(model.vocabulary),
         "parameters": sum(tensor.numel() for tensor in (*model.encoder.values(), *model.decoder.values())),
         "transductive": settings["transductive"],
+        "protocol": protocol_of(settings),
         "started_from": None,
         **model.record,
     }

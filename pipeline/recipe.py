@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import UsageError
 from pipeline.settings import (
     EvaluateClassifierSettings,
+    EvaluateEnsembleSettings,
     FinetuneLMSettings,
     InputSettings,
     NumericalizeCorpusSettings,
@@ -43,6 +44,7 @@ class Recipe(Section):
     finetune_lm: FinetuneLMSettings = FinetuneLMSettings()
     train_classifier: TrainClassifierSettings = TrainClassifierSettings()
     evaluate_classifier: EvaluateClassifierSettings = EvaluateClassifierSettings()
+    evaluate_ensemble: EvaluateEnsembleSettings = EvaluateEnsembleSettings()
     published: PublishedSettings = PublishedSettings()
     variants: dict[str, dict[str, Any]] = setting({}, "Named overrides; each is run as <run>-<variant>.")
 

@@ -1,9 +1,10 @@
 """Which runs a command line means: their names, their variants, and the arguments remembered from last time.
 
 A run without variants is one `Run`. A recipe with variants gives one run per variant, called <run>-<variant>; variants
-that read the same corpus as the recipe itself share it: the run <run> prepares it once.
+with the corpus settings of the recipe itself share its corpus, whatever their seed: the run <run> prepares it once.
 """
 
+import itertools
 import json
 import os
 import re
@@ -13,15 +14,18 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline import protocol as protocols
 from pipeline.artifact import read_manifest
 from pipeline.errors import InputError, StorageError, UsageError
+from pipeline.protocol import SUFFIX, Protocol
 from pipeline.recipe import DEFAULT_RECIPE, Recipe, load_recipe
-from pipeline.stage import STAGES, Run, Stage
+from pipeline.stage import ENSEMBLE, STAGES, Run, Stage, member_slot
 from pipeline.standing import StageStatus, status
 
 PREPARE = STAGES[0]
 ARGUMENTS_FILE = "run.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What runs and variants may be called."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Request:
     source: str | None = None
     variant: str | None = None
     home: Path = Path()
+    protocol: Protocol | None = None
+
+    @property
+    def published(self) -> bool:
+        """True for the published protocol, whose runs have a suffix of their own."""
+        return self.protocol == "published"
 
 
 class Remembered(BaseModel):
@@ -45,6 +55,7 @@ class Remembered(BaseModel):
     set: list[str]
     variant: str | None
     source: str | None
+    protocol: Protocol = "honest"
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,8 @@ class Plan:
     """Names of the runs that read the shared corpus."""
     remembered: bool = False
     """True if the arguments come from an earlier command."""
+    ensemble: Run | None = None
+    """What averages the members among `runs`, or evaluations from anywhere."""
 
     def steps(self, stages: Sequence[Stage]) -> list[tuple[Run, tuple[Stage, ...]]]:
         """Each run and which of `stages` it has to go through, in order."""
@@ -68,14 +81,32 @@ class Plan:
         if self.shared is not None and PREPARE in stages:
             steps.append((self.shared, (PREPARE,)))
         for run in self.runs:
-            wanted = tuple(s for s in stages if not (s is PREPARE and run.name in self.sharing))
-            steps.append((run, needed(run, wanted)))
+            kept = (s for s in stages if s is not ENSEMBLE and not (s is PREPARE and run.name in self.sharing))
+            steps.append((run, needed(run, tuple(kept))))
+        if self.ensemble is not None and ENSEMBLE in stages:
+            steps.append((self.ensemble, (ENSEMBLE,)))
         return [(run, wanted) for run, wanted in steps if wanted]
+
+    def status(self, run: Run) -> list[StageStatus]:
+        """Where every stage of one of the plan's runs stands; an ensemble follows what its members should be."""
+        if run is not self.ensemble:
+            return status(run)
+        ends = {self.variant_of(one): status(one)[-1].fingerprint for one in self.runs}
+        return status(run, {member_slot(name): ends[name] for name in run.members if name in ends})
+
+    def variant_of(self, run: Run) -> str:
+        """Name of the variant that one of the plan's runs is."""
+        return run.name.removeprefix(f"{self.name}-")
+
+    def counterpart(self, run: Run) -> Run:
+        """What one of the plan's runs is called under the other protocol."""
+        name = _without_suffix(self.name) if self.request.published else self.name + SUFFIX
+        return replace(run, name=name + run.name.removeprefix(self.name))
 
     @property
     def command_line(self) -> Run:
         """The run whose arguments stand for all runs of the plan."""
-        return replace(self.runs[0], name=self.name, arguments=_arguments(self.request, self.name))
+        return replace(self.runs[0], name=self.name, arguments=_arguments(self.request, _without_suffix(self.name)))
 
 
 def resolve(request: Request) -> Plan:
@@ -85,24 +116,51 @@ def resolve(request: Request) -> Plan:
     """
     request, name, remembered = _recall(request)
     assert request.recipe is not None
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a run.", "Use letters, digits, '.', '_' and '-': --run NAME.")
+    if name.endswith(SUFFIX):
+        raise UsageError(
+            f"{name!r} cannot name an honest run: such names are kept for the published protocol.",
+            f"Choose another --run NAME, or write --run {_without_suffix(name)} --protocol published.",
+        )
+    arguments = _arguments(replace(request, variant=None), name)
     base = _make_run(request, name, None)
+    members = _members(base.recipe, request.recipe)
     variants = [request.variant] if request.variant is not None else list(base.recipe.variants)
     if not variants:
-        return Plan(name, request, (base,), remembered=remembered)
+        return Plan(base.name, request, (base,), remembered=remembered)
     runs, sharing = [], set()
     for variant in variants:
-        if not _NAME.fullmatch(variant):
+        if not NAME.fullmatch(variant):
             raise UsageError(f"{variant!r} cannot name a variant.", "Use letters, digits, '.', '_' and '-'.")
+        if f"-{variant}".endswith(SUFFIX):
+            raise UsageError(f"{variant!r} cannot name a variant: it would look like a protocol.", "Choose another.")
         run = _make_run(request, name, variant)
         if _same_corpus(run, base):
             sharing.add(run.name)
             corpus = run.recipe.inputs.model_copy(update={"corpus": str(base.path("corpus"))})
             run = replace(run, recipe=run.recipe.model_copy(update={"inputs": corpus}))
         runs.append(run)
-    shared = replace(base, arguments=_arguments(replace(request, variant=None), name)) if sharing else None
-    return Plan(name, request, tuple(runs), shared, frozenset(sharing), remembered)
+    shared = replace(base, arguments=arguments) if sharing else None
+    plan = Plan(base.name, request, tuple(runs), shared, frozenset(sharing), remembered)
+    if request.variant is not None or not members:
+        return plan
+    evaluations = {plan.variant_of(run): run.path("evaluation") for run in runs if plan.variant_of(run) in members}
+    together = replace(base, members={member: evaluations[member] for member in members})
+    return replace(plan, ensemble=together)
+
+
+def _members(recipe: Recipe, name: str) -> tuple[str, ...]:
+    """The members that `recipe` names; UsageError if they cannot make an ensemble."""
+    members = recipe.evaluate_ensemble.members
+    where = f"evaluate_ensemble.members of recipe {name}"
+    unknown = [member for member in members if member not in recipe.variants]
+    if unknown:
+        known = f"Variants: {', '.join(recipe.variants)}." if recipe.variants else "The recipe has no variants."
+        raise UsageError(f"{where}: there is no variant {unknown[0]!r}.", known)
+    if members and len(set(members)) < max(2, len(members)):
+        raise UsageError(f"{where} are {', '.join(members)}.", "Name two variants or more, each once.")
+    return members
 
 
 def needed(run: Run, stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -134,7 +192,7 @@ def check_exists(name: str, home: Path) -> None:
 def is_refused(plan: Plan, stages: Sequence[Stage]) -> bool:
     """True if the first stage with work to do would stop, because its output was made with other settings."""
     for run, wanted in plan.steps(stages):
-        for stage_status in status(run):
+        for stage_status in plan.status(run):
             if stage_status.stage in wanted and stage_status.state != "sealed":
                 return needs_force(stage_status)
     return False
@@ -167,7 +225,8 @@ def remember(plan: Plan) -> None:
         names |= {run.name: run.name.removeprefix(f"{plan.name}-") for run in plan.runs}
     for name, variant in names.items():
         record = Remembered(
-            recipe=request.recipe, set=list(request.overrides), variant=variant, source=request.source
+            recipe=request.recipe, set=list(request.overrides), variant=variant, source=request.source,
+            protocol=request.protocol or "honest",
         )
         path = _arguments_path(request.home, name)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -182,25 +241,42 @@ def remember(plan: Plan) -> None:
 
 
 def _recall(request: Request) -> tuple[Request, str, bool]:
-    """The request with what it leaves out filled in, the run's name, and whether an earlier command gave it."""
+    """The request with what it leaves out filled in, the run's name, and whether an earlier command gave it.
+
+    The name comes without the suffix of the published protocol.
+    """
+    name = request.run or (default_name(request.recipe) if request.recipe else DEFAULT_RECIPE)
+    if request.published:
+        name = _without_suffix(name)
     if request.recipe is not None:
-        return request, request.run or default_name(request.recipe), False
-    name = request.run or DEFAULT_RECIPE
-    path = _arguments_path(request.home, name)
-    try:
-        last = Remembered.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+        return request, name, False
+    found = _last(request.home, name + SUFFIX) if request.published else None
+    last = found or _last(request.home, name)
+    if last is None:
         return replace(request, recipe=DEFAULT_RECIPE), name, False
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged.", "Name the recipe of the run with --recipe.") from error
-    if last.variant is not None:
-        name = name.removesuffix(f"-{last.variant}")
     overrides = {o.partition("=")[0]: o for o in (*last.set, *request.overrides)}
     filled = replace(
-        request, recipe=last.recipe, overrides=tuple(overrides.values()),
-        source=request.source or last.source, variant=request.variant or last.variant,
+        request, recipe=last.recipe, overrides=tuple(overrides.values()), source=request.source or last.source,
+        variant=request.variant or last.variant, protocol=request.protocol or last.protocol,
     )
-    return filled, name, True
+    if last.variant is not None:
+        name = name.removesuffix(f"-{last.variant}")
+    return filled, _without_suffix(name) if filled.published else name, True
+
+
+def _last(home: Path, name: str) -> Remembered | None:
+    """The arguments of the last command of the run `name`, if there was one."""
+    path = _arguments_path(home, name)
+    try:
+        return Remembered.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged.", "Name the recipe of the run with --recipe.") from error
+
+
+def _without_suffix(name: str) -> str:
+    return name.removesuffix(SUFFIX)
 
 
 def default_name(recipe: str) -> str:
@@ -213,11 +289,13 @@ def _arguments_path(home: Path, name: str) -> Path:
 
 
 def _arguments(request: Request, name: str) -> tuple[str, ...]:
-    """The shortest command line that gives `request` again."""
+    """The shortest command line that gives `request` again; `name` comes without the suffix of a protocol."""
     assert request.recipe is not None
     arguments = ["--recipe", request.recipe]
     if name != default_name(request.recipe):
         arguments += ["--run", name]
+    if request.published:
+        arguments += ["--protocol", "published"]
     if request.variant is not None:
         arguments += ["--variant", request.variant]
     for override in request.overrides:
@@ -234,12 +312,16 @@ def _make_run(request: Request, name: str, variant: str | None) -> Run:
     overrides = list(request.overrides)
     if request.source is not None:
         overrides.append(f"{PREPARE.name}.source={json.dumps(request.source, ensure_ascii=False)}")
+    if request.published:
+        for override, wanted in itertools.product(request.overrides, protocols.overrides()):
+            if override != wanted and override.partition("=")[0] == wanted.partition("=")[0]:
+                raise UsageError(f"--protocol published sets {wanted}, not {override}.", "Leave out one of the two.")
+        overrides += protocols.overrides()
     recipe: Recipe = load_recipe(request.recipe, overrides, variant)
-    full_name = name if variant is None else f"{name}-{variant}"
+    full_name = "-".join(filter(None, (name + SUFFIX if request.published else name, variant)))
     return Run(full_name, recipe, request.home, _arguments(replace(request, variant=variant), name))
 
 
 def _same_corpus(run: Run, base: Run) -> bool:
-    """True if `run` would prepare the very corpus that `base` prepares."""
-    same_source = run.recipe.prepare_corpus.source == base.recipe.prepare_corpus.source
-    return run.given("corpus") is None and same_source and run.settings(PREPARE) == base.settings(PREPARE)
+    """True if `run` reads the corpus that `base` prepares; a seed of its own is for training, not for other splits."""
+    return run.given("corpus") is None and run.recipe.prepare_corpus == base.recipe.prepare_corpus

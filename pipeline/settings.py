@@ -276,6 +276,11 @@ class TrainClassifierSettings(TrainingSettings):
     weight_p: Probability = setting(0.5, "Dropout of hidden-to-hidden weights (fastai's default).")
     lin_ftrs: tuple[Count, ...] = setting((50,), "Sizes of the hidden layers of the head (fastai's default).")
     head_p: Probability = setting(0.1, "Dropout before the later layers of the head (fastai's default).")
+    validate_on: Literal["valid", "test"] = setting(
+        "valid",
+        "Split that chooses the epoch. test is the published protocol: valid is then trained on too; every report says "
+        "so.",
+    )
     max_len: Count = setting(1440, "Pooling sees the last max_len tokens of a document (fastai's 72 * 20).")
     class_weights: Literal["none", "balanced"] = setting(
         "none", "balanced weighs each class by the inverse of its frequency in train."
@@ -309,6 +314,17 @@ class EvaluateClassifierSettings(Section):
     bootstrap_samples: int = setting(2000, "Resamples behind the 95 % interval of the accuracy.", ge=100)
     calibration_bins: Count = setting(15, "Equal-width bins of the expected calibration error.")
     baseline: bool = setting(True, "Also fit TF-IDF (1- and 2-grams) and logistic regression on the same split.")
+
+
+class EvaluateEnsembleSettings(Section):
+    """Which classifiers are averaged, and how their ensemble is scored."""
+
+    members: tuple[str, ...] = setting(
+        (), "Variants whose classifiers are averaged once all are evaluated, two at least; default: no ensemble.",
+        affects_output=False,
+    )
+    bootstrap_samples: int = setting(2000, "Resamples behind the 95 % interval of the accuracy.", ge=100)
+    calibration_bins: Count = setting(15, "Equal-width bins of the expected calibration error.")
 
 
 class PublishedSettings(Section):

@@ -1,14 +1,15 @@
 """The stage contract, once for all stages: fingerprint, skip, refuse, resume, seal.
 
-A stage reads sealed artifacts and writes one. `STAGES` names every stage, its inputs and its output; the work itself
-is `run(context)` in `pipeline.stages.<name>`, imported only when it has to run.
+A stage reads sealed artifacts and writes one. `STAGES` names every stage of the line, its inputs and its output;
+`ENSEMBLE` reads the ends of several lines. The work itself is `run(context)` in `pipeline.stages.<name>`, imported only
+when it has to run.
 """
 
 import importlib
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Stage:
     """Inputs that are used when the recipe names them."""
     run_settings: tuple[str, ...] = ()
     """Settings of the [run] section that shape the output."""
+    gathers: str = ""
+    """Slot of the artifacts, one of every member of the run, that are read beside `reads`."""
 
 
 STAGES: tuple[Stage, ...] = (
@@ -53,12 +56,29 @@ STAGES: tuple[Stage, ...] = (
     Stage("train_classifier", ("ids", "lm"), "classifier", "Train the classifier on the language model's encoder.",
           run_settings=("seed", "direction", "precision")),
     Stage("evaluate_classifier", ("corpus", "ids", "classifier"), "evaluation",
-          "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=2,
+          "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=3,
           run_settings=("seed", "precision")),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
+ENSEMBLE = Stage(
+    "evaluate_ensemble", (), "ensemble", "Average the predictions of several evaluated classifiers and score them.",
+    run_settings=("seed",), gathers="evaluation",
+)
 _HOMES = {"corpus": "data", "tokens": "data", "ids": "data", "lm": "models", "classifier": "models",
-          "evaluation": "models"}
+          "evaluation": "models", "ensemble": "models"}
+
+
+_MEMBER = "member "
+
+
+def member_slot(name: str) -> str:
+    """What the input that belongs to the member `name` is called; no slot of the line has such a name."""
+    return _MEMBER + name
+
+
+def member_name(slot: str) -> str:
+    """The member that an input called by `member_slot` belongs to."""
+    return slot.removeprefix(_MEMBER)
 
 
 @dataclass(frozen=True)
@@ -104,9 +124,22 @@ class Run:
     home: Path
     arguments: tuple[str, ...] = ()
     """Command-line arguments that give this recipe again: --recipe, --set, --run, ..."""
+    members: Mapping[str, Path] = field(default_factory=dict)
+    """Of an ensemble: folder of each member's evaluation, by its name."""
+    output: Path | None = None
+    """Folder of the ensemble, if that is not a place below `home`."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What a run goes through: the line, or the one stage of an ensemble."""
+        return (ENSEMBLE,) if self.members else STAGES
 
     def path(self, slot: str) -> Path:
         """Folder of the artifact `slot`; one named in [inputs] is used where it lies."""
+        if slot.startswith(_MEMBER):
+            return self.members[member_name(slot)]
+        if slot == ENSEMBLE.writes and self.output is not None:
+            return self.output
         given = self.given(slot)
         if given is not None:
             return given
@@ -119,19 +152,24 @@ class Run:
         return None if value is None else Path(value)
 
     def inputs_of(self, stage: Stage) -> tuple[str, ...]:
-        """Slots that `stage` reads in this run.
+        """Slots that `stage` reads in this run; those of members are called by `member_slot`.
 
         A language model whose vocabulary is matched, not inherited, is read by the stage that starts from it alone.
         """
         inherits = self.recipe.finetune_lm.vocabulary == "inherit"
-        return stage.reads + tuple(
+        optional = tuple(
             slot for slot in stage.may_read
             if self.given(slot) is not None and (inherits or slot != "start_lm" or stage.name == "finetune_lm")
         )
+        return stage.reads + optional + (tuple(map(member_slot, self.members)) if stage.gathers else ())
 
     def command(self, command: str, *extra: str) -> str:
         """The exact command line that calls `command` for this run."""
         return shlex.join(["python", "-m", "pipeline", command, *self.arguments, *extra])
+
+    def again(self, *extra: str) -> str:
+        """The command line that makes all artifacts of this run."""
+        return self.command("run" if self.output is None else ENSEMBLE.name, *extra)
 
     def settings(self, stage: Stage) -> dict[str, dict[str, Any]]:
         """The settings that shape the output of `stage`, by section."""
@@ -185,7 +223,7 @@ def what_differs(run: Run, stage: Stage, manifest: Manifest | Attempt) -> str:
         differences.append(f"made by version {manifest.code_version} of the stage, now {stage.code_version}")
     names = set(run.inputs_of(stage)) ^ set(manifest.inputs)
     differences += [f"input {name} was {'not ' if name not in manifest.inputs else ''}used" for name in sorted(names)]
-    return "; ".join(differences) or ("its input changed" if stage.reads else "its source changed")
+    return "; ".join(differences) or ("its input changed" if run.inputs_of(stage) else "its source changed")
 
 
 def _short(value: Any) -> str:
@@ -232,13 +270,13 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
     if before is not None and before.fingerprint != fingerprint and not force:
         raise InputError(
             f"{target} was made with other settings: {what_differs(run, stage, before)}.",
-            f"Replace it and what follows: {run.command('run', '--force')} (or choose a new --run).",
+            f"Replace it and what follows: {run.again('--force')}{'' if run.output else ' (or choose a new --run)'}.",
         )
     attempt = unfinished(target)
     if attempt is not None and attempt.checkpoints and attempt.fingerprint != fingerprint and not force:
         raise InputError(
             f"{target} has an unfinished attempt with other settings: {what_differs(run, stage, attempt)}.",
-            f"Go on with those settings, or discard its checkpoints: {run.command('run', '--force')}",
+            f"Go on with those settings, or discard its checkpoints: {run.again('--force')}",
         )
 
     def work(folder: Path, resuming: bool) -> StageOutcome:
@@ -284,8 +322,11 @@ def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
             name = path.name.replace("lm", "wt103")
             scratch = run.command("run", "--set", f"inputs.{slot}=none")
             mend = f"Fetch it: python -m pipeline import-fastai {name} (or train from scratch: {scratch})."
+        if slot.startswith(_MEMBER):
+            mend = f"Make it first: {run.again()}" if run.output is None else "Name the folder of a sealed evaluation."
         raise InputError(f"{stage.name} needs {path}, which is not there or not sealed.", mend)
-    return artifacts.open_artifact(path, "lm" if slot == "start_lm" else slot)
+    kind = stage.gathers if slot.startswith(_MEMBER) else "lm" if slot == "start_lm" else slot
+    return artifacts.open_artifact(path, kind)
 
 
 def run_stages(run: Run, stages: Sequence[Stage], reporter: Reporter, force: bool = False) -> None:

@@ -1,5 +1,6 @@
 """Where every stage of a run stands, told from manifests alone: nothing is run and nothing large is read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ from pipeline import artifact as artifacts
 from pipeline.artifact import Manifest
 from pipeline.attempt import unfinished
 from pipeline.errors import InputError
-from pipeline.stage import STAGES, Run, Stage, fingerprint_of, what_differs
+from pipeline.stage import Run, Stage, fingerprint_of, what_differs
 
 State = Literal["sealed", "partial", "stale", "missing"]
 
@@ -27,10 +28,13 @@ class StageStatus:
     """True if the recipe's [inputs] section names this artifact."""
 
 
-def status(run: Run) -> list[StageStatus]:
-    """Where every stage of `run` stands, without running or hashing anything large."""
-    fingerprints: dict[str, str | None] = {}
-    return [_stage_status(run, stage, fingerprints) for stage in STAGES]
+def status(run: Run, known: Mapping[str, str | None] | None = None) -> list[StageStatus]:
+    """Where every stage of `run` stands, without running or hashing anything large.
+
+    `known` are fingerprints that inputs from other runs should have, by slot; others are as they lie.
+    """
+    fingerprints: dict[str, str | None] = dict(known or {})
+    return [_stage_status(run, stage, fingerprints) for stage in run.stages]
 
 
 def _stage_status(run: Run, stage: Stage, fingerprints: dict[str, str | None]) -> StageStatus:

@@ -8,10 +8,11 @@ from typing import Any, TextIO
 
 from pipeline.artifact import Manifest
 from pipeline.progress import format_duration
-from pipeline.report.summary import result_table
+from pipeline.protocol import protocol_of
+from pipeline.report.summary import ensemble_table, notes, result_table
 from pipeline.runs import Plan, needed, needs_force
 from pipeline.settings import PublishedSettings
-from pipeline.stage import STAGES, Run, Stage
+from pipeline.stage import ENSEMBLE, STAGES, Run, Stage
 from pipeline.standing import StageStatus, status
 
 HEADLINES = {
@@ -21,6 +22,7 @@ HEADLINES = {
     "lm": ("perplexity", "accuracy"),
     "classifier": ("accuracy", "valid_loss"),
     "evaluation": ("accuracy", "macro_f1"),
+    "ensemble": ("accuracy", "macro_f1"),
 }
 """The metrics of each kind of artifact that the table shows; counts by split are added up."""
 _STYLES = {"sealed": "green", "partial": "yellow", "stale": "red", "missing": "dim"}
@@ -59,7 +61,12 @@ def rows(plan: Plan) -> list[Row]:
             if shared_stale:
                 stages = [_below_stale_corpus(s) for s in stages]
         several = len(plan.runs) > 1
-        found += _with_commands(run, stages, f"[{run.name.removeprefix(plan.name + '-')}]" if several else "")
+        found += _with_commands(run, stages, f"[{plan.variant_of(run)}]" if several else "")
+    if plan.ensemble is not None:
+        (stage,) = plan.status(plan.ensemble)
+        stage = _below_stale_corpus(stage) if shared_stale else stage
+        row = Row(plan.ensemble, ENSEMBLE.name, stage, True, None)
+        found.append(row if stage.state == "sealed" else replace(row, next=next_command(plan, [*found, row])))
     return found
 
 
@@ -89,9 +96,10 @@ def _with_commands(run: Run, stages: Sequence[StageStatus], suffix: str) -> Iter
 
 def next_command(plan: Plan, found: Sequence[Row]) -> str | None:
     """The command that seals all that is not sealed; None if all is."""
-    if all(row.next is None for row in found):
+    open_rows = [row for row in found if row.next or (row.needed and row.stage.state != "sealed")]
+    if not open_rows:
         return None
-    force = ["--force"] if any(needs_force(row.stage) for row in found if row.next) else []
+    force = ["--force"] if any(needs_force(row.stage) for row in open_rows) else []
     return plan.command_line.command("run", *force)
 
 
@@ -146,7 +154,9 @@ def _headline(row: Row) -> str:
     if manifest is None or row.stage.state != "sealed":
         return ""
     found = {name: _metric(manifest.metrics, name) for name in HEADLINES[manifest.slot]}
-    return ", ".join(f"{name} {text}" for name, text in found.items() if text)
+    shown = [f"{name} {text}" for name, text in found.items() if text]
+    published = ["published protocol"] if protocol_of(manifest.metrics) == "published" else []
+    return ", ".join([*shown, *published])
 
 
 def _metric(metrics: dict[str, Any], name: str) -> str:
@@ -165,11 +175,11 @@ def _age(manifest: Manifest | None) -> str:
     return format_duration(max(seconds, 0)) if seconds < 86400 else f"{seconds / 86400:.0f} days"
 
 
-def print_dry_run(steps: Sequence[tuple[Run, tuple[Stage, ...]]], force: bool, stream: TextIO) -> None:
+def print_dry_run(plan: Plan, stages: Sequence[Stage], force: bool, stream: TextIO) -> None:
     """What a command would do, stage by stage, and the command that does each part alone."""
-    for run, wanted in steps:
+    for run, wanted in plan.steps(stages):
         print(f"run {run.name}", file=stream)
-        for stage in status(run):
+        for stage in plan.status(run):
             if stage.stage not in wanted:
                 continue
             print(f"  {stage.stage.name}: {_intention(stage, force)}", file=stream)
@@ -193,7 +203,7 @@ def print_results(plan: Plan, stages: Sequence[Stage], stream: TextIO) -> None:
     for run, wanted in plan.steps(stages):
         metrics: dict[str, dict[str, Any]] = {}
         paths = []
-        for stage in status(run):
+        for stage in plan.status(run):
             if stage.manifest is not None and (stage.stage in wanted or stage.given):
                 metrics[stage.stage.writes] = stage.manifest.metrics
                 paths.append((stage.stage.writes, str(stage.path)))
@@ -204,12 +214,15 @@ def print_results(plan: Plan, stages: Sequence[Stage], stream: TextIO) -> None:
 
 
 def _results(metrics: dict[str, dict[str, Any]], published: PublishedSettings) -> str:
+    if "ensemble" in metrics:
+        return ensemble_table(metrics["ensemble"])
     if "evaluation" in metrics:
         return result_table(metrics["evaluation"], metrics.get("lm"), published)
     if "lm" in metrics:
         shown = ("perplexity", "accuracy", "bits_per_character")
         found = {name: metrics["lm"][name] for name in shown if metrics["lm"].get(name) is not None}
-        return "\n".join(f"{name.replace('_', ' '):<20}{value:>10.4f}" for name, value in found.items())
+        lines = [f"{name.replace('_', ' '):<20}{value:>10.4f}" for name, value in found.items()]
+        return "\n".join([*lines, *notes(metrics["lm"])])
     return ""
 
 

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipeline import __version__
 from pipeline.errors import ExitCode
 from pipeline.recipe import load_recipe, shipped_recipes
-from pipeline.stage import STAGES, Run
+from pipeline.stage import ENSEMBLE, STAGES, Run
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -18,8 +18,10 @@ def stages() -> str:
     """The table of stages: what each reads and writes."""
     run = Run("RUN", load_recipe("sample"), Path())
     rows = ["| stage | reads | writes | what it does |", "|---|---|---|---|"]
-    for stage in STAGES:
-        reads = ", ".join([*stage.reads, *(f"{slot} (optional)" for slot in stage.may_read)]) or "outside data"
+    for stage in (*STAGES, ENSEMBLE):
+        gathered = [f"{stage.gathers} of each member"] if stage.gathers else []
+        optional = [f"{slot} (optional)" for slot in stage.may_read]
+        reads = ", ".join([*stage.reads, *optional, *gathered]) or "outside data"
         rows.append(f"| `{stage.name}` | {reads} | `{run.path(stage.writes)}` | {stage.summary} |")
     return "\n" + "\n".join(rows) + "\n"
 

@@ -12,8 +12,8 @@ MAX_LINES = 350
 # A module may import from its own part and from parts of a line above; parts of one line are strangers.
 LEVELS = (
     {"__init__"},
-    {"errors", "settings"},
-    {"storage", "progress", "provenance", "published"},
+    {"errors", "settings", "protocol"},
+    {"options", "storage", "progress", "provenance", "published"},
     {"lock", "attempt", "download"},
     {"recipe", "artifact", "stopping"},
     {"describe", "machine", "custody"},
@@ -25,8 +25,8 @@ LEVELS = (
     {"training"},
     {"inference"},
     {"report"},
-    {"stages", "runs", "import_fastai", "export_fastai"},
-    {"status", "find_lr", "reporting"},
+    {"stages", "runs", "import_fastai", "export_fastai", "counterpart"},
+    {"status", "ensembles", "commands", "find_lr", "reporting"},
     {"cli"},
     {"__main__"},
 )

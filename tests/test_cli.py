@@ -20,10 +20,13 @@ from pipeline.errors import DataError, ExitCode
 from pipeline.lock import locked
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.settings import FinetuneLMSettings
-from pipeline.stage import STAGE_NAMES, STAGES, Stage
+from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", *STAGE_NAMES, "status", "report", "predict", "import-fastai", "find-lr", "export", "recipes")
+COMMANDS = (
+    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "import-fastai", "find-lr", "export",
+    "recipes",
+)
 RECIPE = """
 description = "for tests"
 [prepare_corpus]
@@ -97,7 +100,7 @@ def test_there_are_no_other_commands() -> None:
     assert [c.name or c.callback.__name__ for c in app.registered_commands if c.callback] == list(COMMANDS)
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda s: s.name)
+@pytest.mark.parametrize("stage", [*STAGES, ENSEMBLE], ids=lambda s: s.name)
 def test_the_help_of_a_stage_tells_every_setting_it_uses(stage: Stage) -> None:
     words = good(stage.name, "--help").stdout.split()
     section = getattr(load_recipe("mine.toml"), stage.name)
@@ -123,7 +126,7 @@ def test_options_of_all_stages_are_those_of_run_without_from_and_until() -> None
         assert options(stage) == options("run") - {"--from", "--until"}
 
 
-@pytest.mark.parametrize("script", [*STAGE_NAMES, "run_all"])
+@pytest.mark.parametrize("script", [*STAGE_NAMES, "evaluate_ensemble", "run_all"])
 def test_scripts_have_the_help_of_their_command(script: str, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
@@ -325,7 +328,8 @@ def remembered(run: str) -> dict[str, object]:
 def test_arguments_are_remembered_until_a_recipe_is_named(tiny_stages: TinyStages) -> None:
     good("prepare_corpus", "--recipe", "mine.toml", "--run", "x", "--set", "run.seed=7", "--set", "finetune_lm.wd=0.5")
     assert remembered("x") == {
-        "recipe": "mine.toml", "set": ["run.seed=7", "finetune_lm.wd=0.5"], "variant": None, "source": None
+        "recipe": "mine.toml", "set": ["run.seed=7", "finetune_lm.wd=0.5"], "variant": None, "source": None,
+        "protocol": "honest",
     }
     again = good("run", "--run", "x", "--until", "tokenize_corpus", "--set", "finetune_lm.wd=0.4")
     arguments = "--recipe mine.toml --run x --set run.seed=7 --set finetune_lm.wd=0.4"
@@ -471,10 +475,22 @@ def test_one_variant_runs_alone(tiny_stages: TinyStages) -> None:
 
 
 def test_a_variant_with_another_corpus_has_its_own(tiny_stages: TinyStages) -> None:
-    Path("other.toml").write_text(RECIPE + VARIANTS + "[variants.seeded.run]\nseed = 7\n", encoding="utf-8")
+    limited = "[variants.limited.prepare_corpus]\nlimit_per_split = 7\n"
+    Path("other.toml").write_text(RECIPE + VARIANTS + limited, encoding="utf-8")
     good("run", "--recipe", "other.toml", "--until", "prepare_corpus")
     assert tiny_stages.ran == ["prepare_corpus"] * 2
-    assert sorted(p.parent.parent.name for p in Path("data").rglob("manifest.json")) == ["other", "other-seeded"]
+    assert sorted(p.parent.parent.name for p in Path("data").rglob("manifest.json")) == ["other", "other-limited"]
+
+
+def test_variants_of_other_seeds_and_directions_share_the_corpus(tiny_stages: TinyStages) -> None:
+    seeds = "[variants.a.run]\nseed = 7\n[variants.b.run]\nseed = 8\ndirection = 'bwd'\n"
+    Path("seeds.toml").write_text(RECIPE + seeds, encoding="utf-8")
+    good("run", "--recipe", "seeds.toml", "--until", "finetune_lm")
+    assert tiny_stages.ran == ["prepare_corpus", *STAGE_NAMES[1:4], *STAGE_NAMES[1:4]]
+    lms = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path("models").rglob("manifest.json"))]
+    assert [lm["settings"]["run"]["seed"] for lm in lms] == [7, 8]
+    assert [lm["identity"]["direction"] for lm in lms] == ["fwd", "bwd"]
+    assert len({lm["identity"]["corpus"] for lm in lms}) == 1
 
 
 def test_a_stale_shared_corpus_makes_all_variants_stale(tiny_stages: TinyStages) -> None:
@@ -487,6 +503,126 @@ def test_a_stale_shared_corpus_makes_all_variants_stale(tiny_stages: TinyStages)
     good("run", *seeded, "--force")
     assert len(tiny_stages.ran) == 11
     assert set(states(*seeded)) == {"sealed"}
+
+
+# --- ensembles ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def together(tiny_stages: TinyStages) -> TinyStages:
+    """A recipe `together.toml` whose two variants are averaged."""
+    members = '[evaluate_ensemble]\nmembers = ["word", "char"]\n'
+    Path("together.toml").write_text(RECIPE + members + VARIANTS, encoding="utf-8")
+    return tiny_stages
+
+
+def test_one_command_makes_all_members_and_their_ensemble(together: TinyStages) -> None:
+    done = good("run", "--recipe", "together.toml")
+    assert together.ran == ["prepare_corpus", *STAGE_NAMES[1:], *STAGE_NAMES[1:], "evaluate_ensemble"]
+    assert re.search(r"^word +80\.00 % .*\nensemble +82\.00 % ", done.stdout, re.MULTILINE)
+    assert "models/together/ensemble" in done.stdout
+    sealed = json.loads(Path("models/together/ensemble/manifest.json").read_text(encoding="utf-8"))
+    assert {slot: record["path"] for slot, record in sealed["inputs"].items()} == {
+        "member word": "models/together-word/evaluation", "member char": "models/together-char/evaluation"
+    }
+    again = good("run", "--run", "together")
+    assert together.ran == []
+    assert again.stderr.count("nothing changed") == 12
+
+
+def test_status_shows_the_ensemble(together: TinyStages) -> None:
+    rows = status_of("--recipe", "together.toml")
+    assert list(rows)[-1] == "evaluate_ensemble"
+    assert rows["evaluate_ensemble"]["next"] == "python -m pipeline run --recipe together.toml"
+    good("run", "--recipe", "together.toml", "--until", "evaluate_classifier")
+    assert states("--run", "together") == ["sealed"] * 11 + ["missing"]
+    assert good("status", "--run", "together").stdout.endswith("next: python -m pipeline run --recipe together.toml\n")
+    good("evaluate_ensemble", "--run", "together")
+    lines = good("status", "--run", "together").stdout.splitlines()
+    assert re.fullmatch(r"evaluate_ensemble +sealed +nothing changed +accuracy 0\.82 +0:0\d", lines[-2])
+    changed = ("--recipe", "together.toml", "--set", "train_classifier.wd=0.5")
+    rows = status_of(*changed)
+    assert rows["evaluate_ensemble"]["why"] == "its input changed"
+    assert str(rows["evaluate_ensemble"]["next"]).endswith("--set train_classifier.wd=0.5 --force")
+    dry = good("run", *changed, "--force", "--dry-run").stdout
+    assert "run together\n  evaluate_ensemble: would be replaced\n" in dry
+    together.calls.clear()
+    good(*shlex.split(str(rows["evaluate_ensemble"]["next"]))[3:])
+    assert together.ran == ["train_classifier", "evaluate_classifier"] * 2 + ["evaluate_ensemble"]
+    assert set(states(*changed)) == {"sealed"}
+    assert status_of(*changed, "--set", "run.seed=7")["evaluate_ensemble"]["state"] == "stale"
+
+
+def test_one_variant_alone_makes_no_ensemble(together: TinyStages) -> None:
+    good("run", "--recipe", "together.toml", "--variant", "word")
+    assert "evaluate_ensemble" not in together.ran
+    assert "evaluate_ensemble" not in status_of("--run", "together-word")
+    missing = call("evaluate_ensemble", "--recipe", "together.toml")
+    assert missing.exit_code == ExitCode.INPUT
+    assert missing.stderr.endswith(
+        "evaluate_ensemble needs models/together-char/evaluation, which is not there or not sealed. "
+        "Make it first: python -m pipeline run --recipe together.toml\n"
+    )
+
+
+def test_any_evaluations_can_be_averaged(together: TinyStages) -> None:
+    good("run", "--recipe", "several.toml")
+    given = ("--evaluation", "several-word", "--evaluation", "models/several-char/evaluation")
+    together.calls.clear()
+    assert "would run" in good("evaluate_ensemble", *given, "--output", "out/both", "--dry-run").stdout
+    assert not Path("out").exists()
+    done = good("evaluate_ensemble", *given, "--output", "out/both")
+    assert together.ran == ["evaluate_ensemble"]
+    assert "ensemble    out/both\n" in done.stdout
+    assert set(json.loads(Path("out/both/manifest.json").read_text(encoding="utf-8"))["inputs"]) == {
+        "member several-word", "member several-char"
+    }
+    assert "nothing changed (out/both)" in good("evaluate_ensemble", *given, "--output", "out/both").stderr
+    changed = ("evaluate_ensemble", *given, "--output", "out/both", "--set", "evaluate_ensemble.bootstrap_samples=300")
+    refused = call(*changed)
+    assert refused.exit_code == ExitCode.INPUT
+    command = re.search(r"what follows: (python .* --force)\.$", refused.stderr.strip())
+    assert command
+    good(*shlex.split(command[1])[3:])
+    assert together.ran == ["evaluate_ensemble"]
+    assert not Path("data/both").exists()
+
+
+def test_members_of_other_corpora_are_refused(together: TinyStages) -> None:
+    good("run", "--recipe", "mine.toml")
+    good("run", "--recipe", "mine.toml", "--run", "limited", "--set", "prepare_corpus.limit_per_split=7")
+    refused = call("evaluate_ensemble", "--evaluation", "mine", "--evaluation", "limited", "--output", "both")
+    assert refused.exit_code == ExitCode.INPUT
+    assert re.search(r"models/limited/evaluation was scored on corpus \w{12}, models/mine/evaluation on \w{12}\. Make "
+                     r"the members on one corpus: .* --set inputs\.corpus=data/mine/corpus$", refused.stderr.strip())
+    absent = call("evaluate_ensemble", "--evaluation", "mine", "--evaluation", "no", "--output", "both")
+    assert absent.exit_code == ExitCode.INPUT
+    assert "models/no/evaluation, which is not there or not sealed. Name the folder" in absent.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--recipe", "mine.toml"), "The run mine has no ensemble. Name variants in evaluate_ensemble.members, or "),
+        (("--recipe", "several.toml", "--set", "evaluate_ensemble.members=['word', 'chars']"),
+         "evaluate_ensemble.members of recipe several.toml: there is no variant 'chars'. Variants: word, char."),
+        (("--recipe", "mine.toml", "--set", "evaluate_ensemble.members=['a']"),
+         "there is no variant 'a'. The recipe has no variants."),
+        (("--recipe", "several.toml", "--set", "evaluate_ensemble.members=['word']"),
+         "evaluate_ensemble.members of recipe several.toml are word. Name two variants or more, each once."),
+        (("--recipe", "several.toml", "--set", "evaluate_ensemble.members=['word', 'word']"),
+         "are word, word. Name two variants or more, each once."),
+        (("--evaluation", "a", "--output", "x"), "needs two or more of them and a place."),
+        (("--evaluation", "a", "--evaluation", "b"), "Give --evaluation FOLDER --evaluation FOLDER --output FOLDER."),
+        (("--output", "x"), "needs two or more of them and a place."),
+        (("--evaluation", "a", "--evaluation", "a", "--output", "x"), "--evaluation a is given twice."),
+        (("--evaluation", "a", "--evaluation", "b", "--output", "x", "--run", "r"), "--run, --source and --protocol"),
+    ],
+)
+def test_what_cannot_be_an_ensemble_is_a_usage_error(args: tuple[str, ...], message: str) -> None:
+    result = call("evaluate_ensemble", *args)
+    assert message in result.stderr
+    assert result.exit_code == ExitCode.USAGE
 
 
 # --- recipes ------------------------------------------------------------------------------------

@@ -113,6 +113,47 @@ def test_ids_of_another_text_are_refused() -> None:
         check_inputs("evaluate_classifier", wrong, "fwd", command)
 
 
+def evaluation(name: str, fingerprint: str, **identity: str) -> Artifact:
+    manifest = artifacts.Manifest.model_construct(
+        slot="evaluation", fingerprint=fingerprint * 64, identity=IDENTITY | identity, metrics={},
+        inputs={"corpus": artifacts.InputRecord(path="data/a/corpus", fingerprint=IDENTITY["corpus"])},
+    )
+    return Artifact(Path(f"models/{name}/evaluation"), manifest)
+
+
+def test_members_may_differ_in_all_but_the_corpus() -> None:
+    other = evaluation("b", "b", tokenizer="7" * 64, vocabulary="8" * 64, direction="bwd")
+    check_inputs("evaluate_ensemble", {"member a": evaluation("a", "a"), "member b": other}, "fwd", command)
+
+
+@pytest.mark.parametrize(("other", "message"), [
+    (evaluation("b", "b", corpus="9" * 64),
+     f"models/b/evaluation was scored on corpus {'9' * 12}, models/a/evaluation on {'c' * 12}. Make the members on one "
+     "corpus: python -m pipeline run --run NAME --set inputs.corpus=data/a/corpus"),
+    (evaluation("b", "a"),
+     f"models/b/evaluation and models/a/evaluation are the same evaluation ({'a' * 12}). Name each member once."),
+])
+def test_members_that_cannot_vote_together_are_refused(other: Artifact, message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        check_inputs("evaluate_ensemble", {"member a": evaluation("a", "a"), "member b": other}, "fwd", command)
+    assert str(refused.value) == message
+
+
+def test_members_of_two_protocols_are_refused() -> None:
+    other = evaluation("b", "b")
+    other.manifest.metrics["protocol"] = "published"
+    with pytest.raises(InputError, match=r"models/b/evaluation was made under the published protocol, models/a/evaluat"
+                       r"ion under the honest one\. .*--protocol honest$"):
+        check_inputs("evaluate_ensemble", {"member a": evaluation("a", "a"), "member b": other}, "fwd", command)
+
+
+def test_an_evaluation_that_does_not_name_its_corpus_is_refused() -> None:
+    old = evaluation("b", "b")
+    del old.manifest.identity["corpus"]
+    with pytest.raises(InputError, match=r"models/b/evaluation does not say which corpus .*evaluate_classifier"):
+        check_inputs("evaluate_ensemble", {"member a": evaluation("a", "a"), "member b": old}, "fwd", command)
+
+
 def test_the_refusal_comes_before_anything_heavy_is_imported() -> None:
     heavy = "import sys, pipeline.custody, pipeline.stage; print({'torch', 'fastai', 'spacy'} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, check=True, capture_output=True, text=True).stdout

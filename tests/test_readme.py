@@ -29,8 +29,10 @@ def test_it_is_short_enough_to_read() -> None:
 
 def test_its_commands_exist() -> None:
     names = {command.split()[0] for command in COMMANDS if command.strip()}
-    others = {"run", "status", "recipes", "report", "predict", "import-fastai", "find-lr", "export"}
-    assert names - {"...", "STAGE"} <= others | set(STAGE_NAMES)
+    others = {
+        "evaluate_ensemble", "run", "status", "recipes", "report", "predict", "import-fastai", "find-lr", "export",
+    }
+    assert names - {"...", "STAGE"} <= {*others, *STAGE_NAMES}
     assert set(STAGE_NAMES) <= names
 
 

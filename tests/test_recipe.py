@@ -193,3 +193,18 @@ def test_none_unsets_what_can_be_unset_in_a_file_too(tmp_path: Path) -> None:
     assert recipe.prepare_corpus.text_column == "none"
     path.write_text(recipe_toml(recipe), encoding="utf-8")
     assert load_recipe(str(path)) == recipe
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if load_recipe(name).evaluate_ensemble.members])
+def test_an_ensemble_names_variants_that_differ_in_how_they_read(name: str) -> None:
+    recipe = load_recipe(name)
+    members = [load_recipe(name, variant=member) for member in recipe.evaluate_ensemble.members]
+    assert len({(m.run.direction, m.tokenize_corpus.tokenizer) for m in members}) == len(members) >= 2
+    assert all(member.prepare_corpus == recipe.prepare_corpus for member in members)
+    for member in members:
+        assert member.inputs.start_lm is None or member.inputs.start_lm.endswith(f"lm-{member.run.direction}")
+
+
+def test_the_published_ensemble_has_the_settings_of_its_members_recipe() -> None:
+    own = {"description", "variants", "evaluate_ensemble", "published"}
+    assert load_recipe("imdb-ensemble").model_dump(exclude=own) == load_recipe("imdb").model_dump(exclude=own)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.corpus.source import locate
 from pipeline.making import StageOutcome
-from pipeline.stage import STAGE_NAMES, StageContext
+from pipeline.stage import ENSEMBLE, STAGE_NAMES, StageContext
 
 METRICS: dict[str, dict[str, object]] = {
     "prepare_corpus": {"documents": {"train": 1200, "test": 34}},
@@ -20,13 +20,18 @@ METRICS: dict[str, dict[str, object]] = {
         "test_documents": 2500, "transductive": False,
         "baseline": {"name": "TF-IDF", "accuracy": 0.77, "accuracy_low": 0.75, "accuracy_high": 0.79},
     },
+    "evaluate_ensemble": {
+        "accuracy": 0.82, "accuracy_low": 0.81, "accuracy_high": 0.83, "majority_accuracy": 0.58,
+        "test_documents": 2500, "transductive": False, "best_member": "word",
+        "members": {"word": {"accuracy": 0.8, "accuracy_low": 0.79, "accuracy_high": 0.81, "mcnemar_p": 0.03}},
+    },
 }
 """What the stages report that the result table reads."""
 
 
 @dataclass
 class TinyStages:
-    """All six stages; each writes its name, its settings and what it read."""
+    """All six stages and the ensemble; each writes its name, its settings and what it read."""
 
     calls: list[tuple[str, bool]] = field(default_factory=list)
     """(stage, resuming) of every stage that really ran."""
@@ -37,7 +42,7 @@ class TinyStages:
     def in_place(cls, monkeypatch: pytest.MonkeyPatch) -> "TinyStages":
         """Put tiny stages where `run_stage` looks for the real ones."""
         stages = cls()
-        for name in STAGE_NAMES:
+        for name in (*STAGE_NAMES, ENSEMBLE.name):
             monkeypatch.setitem(sys.modules, f"pipeline.stages.{name}", stages._module(name))
         return stages
 

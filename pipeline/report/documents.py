@@ -35,7 +35,7 @@ def check_same_labels(ids: Artifact, classifier: Artifact) -> list[str]:
     labels, known = _labels(ids), _labels(classifier)
     if labels != known:
         raise InputError(
-            f"{classifier.path} and {ids.path} have other labels: {_first_difference(known, labels)}.",
+            f"{classifier.path} and {ids.path} have other labels: {first_difference(known, labels)}.",
             "Train a classifier on these ids (python -m pipeline train_classifier), or correct [inputs].",
         )
     return labels
@@ -56,7 +56,7 @@ def load_labelled(corpus: Artifact, store: IdStore, split: str) -> LabelledDocum
     if doc_ids != doc_ids_of_ids:
         raise InputError(
             f"Corpus {corpus.path} and the ids list other documents of {split}: "
-            f"{_first_difference(doc_ids, doc_ids_of_ids)}.",
+            f"{first_difference(doc_ids, doc_ids_of_ids)}.",
             mend,
         )
     known = set(store.labels)
@@ -87,7 +87,7 @@ def _labels(artifact: Artifact) -> list[str]:
     return labels
 
 
-def _first_difference(left: list[Any], right: list[Any]) -> str:
+def first_difference(left: list[Any], right: list[Any]) -> str:
     """Where two unequal lists part."""
     for position, (one, other) in enumerate(zip(left, right, strict=False)):
         if one != other:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.report.summary import interval, percent
+from pipeline.protocol import protocol_of
+from pipeline.report.summary import interval, other_protocol, percent, with_protocol
 
 Metrics = dict[str, Any]
 
@@ -35,12 +36,10 @@ def escape(text: str) -> str:
 def render(metrics: Metrics) -> str:
     """The evaluation of `metrics` (the content of metrics.json) as Markdown."""
     sections = [
-        f"# Evaluation\n\n{_headline(metrics)}",
+        f"# Evaluation\n\n{headline(metrics)}",
         *(f"> **Note.** {warning}" for warning in warnings(metrics)),
         _comparison(metrics),
-        f"## Classes\n\n{_classes(metrics)}",
-        f"## Confusion\n\n{_confusion(metrics)}",
-        f"## Calibration\n\n{_calibration(metrics)}",
+        *by_class_and_confidence(metrics),
         f"## Split protocol\n\n{_protocol(metrics['protocol'])}",
         f"## Most confident mistakes\n\n{_mistakes(metrics['mistakes'])}",
         f"## Made from\n\n{_lineage(metrics)}",
@@ -48,13 +47,28 @@ def render(metrics: Metrics) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _headline(metrics: Metrics) -> str:
-    baseline = metrics.get("baseline")
+def by_class_and_confidence(metrics: Metrics) -> list[str]:
+    """The sections on classes, confusions and calibration."""
+    return [
+        f"## Classes\n\n{_classes(metrics)}",
+        f"## Confusion\n\n{_confusion(metrics)}",
+        f"## Calibration\n\n{_calibration(metrics)}",
+    ]
+
+
+def headline(metrics: Metrics) -> str:
+    """Accuracy with its interval, beside what every classifier has to beat."""
+    other = "".join(
+        f" The {escape(name)} reaches {percent(found['accuracy'])} (95 % interval {interval(found)})."
+        for name, found in other_protocol(metrics)
+    )
+    baseline, honest = metrics.get("baseline"), protocol_of(metrics["protocol"]) == "honest"
     beside = f"{baseline['name']} reaches {percent(baseline['accuracy'])} and " if baseline else ""
     return (
-        f"**Accuracy {percent(metrics['accuracy'])}** (95 % interval {interval(metrics)}) on "
+        f"**Accuracy {percent(metrics['accuracy'])}** (95 % interval {interval(metrics)}"
+        f"{'' if honest else ', published protocol'}) on "
         f"{metrics['test_documents']:,} test documents. On the same documents {beside}always answering "
-        f'"{escape(metrics["majority_label"])}" {percent(metrics["majority_accuracy"])}.'
+        f'"{escape(metrics["majority_label"])}" {percent(metrics["majority_accuracy"])}.{other}'
     )
 
 
@@ -65,6 +79,12 @@ def warnings(metrics: Metrics) -> Iterable[str]:
         yield (
             "These numbers are transductive: the language model has read the text of the test documents (without "
             "their labels). Do not compare them with numbers of an honest split."
+        )
+    if protocol.get("validated_on") == "test":
+        yield (
+            "These numbers follow the published protocol: the test documents, with their labels, chose the "
+            "classifier's epoch, so they are better than on documents that nobody has looked at. Do not compare them "
+            "with numbers of an honest split."
         )
     if not protocol["language_model_known"]:
         yield "The classifier does not say what its language model has read, so that could not be checked."
@@ -80,9 +100,10 @@ def warnings(metrics: Metrics) -> Iterable[str]:
 def _comparison(metrics: Metrics) -> str:
     rows = [["majority class", percent(metrics["majority_accuracy"]), "", "", "", ""]]
     if "baseline" in metrics:
-        rows.append([metrics["baseline"]["name"], *_figures(metrics["baseline"])])
-    rows.append(["this classifier", *_figures(metrics)])
-    text = _table(["", "accuracy", "95 % interval", "macro F1", "log loss", "calibration error"], rows)
+        rows.append([metrics["baseline"]["name"], *figures(metrics["baseline"])])
+    rows.append([with_protocol("this classifier", metrics["protocol"]), *figures(metrics)])
+    rows += [[escape(name), *figures(other)] for name, other in other_protocol(metrics)]
+    text = table(["", "accuracy", "95 % interval", "macro F1", "log loss", "calibration error"], rows)
     text += f"\n\nIntervals come from {metrics['bootstrap_samples']:,} bootstrap resamples of the test documents."
     if "mcnemar" in metrics:
         test = metrics["mcnemar"]
@@ -93,7 +114,8 @@ def _comparison(metrics: Metrics) -> str:
     return text
 
 
-def _figures(metrics: Metrics) -> list[str]:
+def figures(metrics: Metrics) -> list[str]:
+    """Accuracy, its interval, macro F1, log loss and calibration error of one classifier, for a table."""
     return [
         percent(metrics["accuracy"]), interval(metrics), f"{metrics['macro_f1']:.4f}", f"{metrics['log_loss']:.4f}",
         f"{metrics['calibration_error']:.4f}",
@@ -105,14 +127,14 @@ def _classes(metrics: Metrics) -> str:
         [escape(row["label"]), *(_optional(row[key]) for key in ("precision", "recall", "f1")), f"{row['documents']:,}"]
         for row in metrics["per_class"]
     ]
-    return _table(["class", "precision", "recall", "F1", "test documents"], rows)
+    return table(["class", "precision", "recall", "F1", "test documents"], rows)
 
 
 def _confusion(metrics: Metrics) -> str:
     labels, matrix = [escape(label) for label in metrics["labels"]], metrics["confusion_matrix"]
     if len(labels) <= MATRIX_CLASSES:
         rows = [[f"**{label}**", *(f"{n:,}" for n in counts)] for label, counts in zip(labels, matrix, strict=True)]
-        return "Rows are the true classes, columns the predicted ones.\n\n" + _table(["", *labels], rows)
+        return "Rows are the true classes, columns the predicted ones.\n\n" + table(["", *labels], rows)
     pairs = [
         (count, labels[true], labels[predicted])
         for true, counts in enumerate(matrix)
@@ -121,7 +143,7 @@ def _confusion(metrics: Metrics) -> str:
     ]
     pairs.sort(key=lambda pair: -pair[0])
     rows = [[true, predicted, f"{count:,}"] for count, true, predicted in pairs[:LISTED_CONFUSIONS]]
-    return f"The {len(rows)} largest; all are in metrics.json.\n\n" + _table(["true", "predicted", "documents"], rows)
+    return f"The {len(rows)} largest; all are in metrics.json.\n\n" + table(["true", "predicted", "documents"], rows)
 
 
 def _calibration(metrics: Metrics) -> str:
@@ -137,16 +159,19 @@ def _calibration(metrics: Metrics) -> str:
         f"Expected calibration error {metrics['calibration_error']:.4f} over {len(metrics['calibration_bins'])} bins: "
         f"the mean confidence is {percent(metrics['mean_confidence'])}, the accuracy {percent(metrics['accuracy'])}."
     )
-    return f"{line}\n\n{_table(['confidence', 'documents', 'mean confidence', 'accuracy'], rows)}"
+    return f"{line}\n\n{table(['confidence', 'documents', 'mean confidence', 'accuracy'], rows)}"
 
 
 def _protocol(protocol: Metrics) -> str:
     counts = ", ".join(f"{split} {count:,}" for split, count in protocol["documents"].items())
     read = "the text of train, unlabelled and test" if protocol["transductive"] else "the text of train and unlabelled"
+    chosen_on = protocol.get("validated_on", "valid")
+    on = "train and valid" if chosen_on == "test" else "train"
     lines = [
+        f"Protocol: {protocol_of(protocol)}.",
         f"Documents: {counts}.",
-        f"The language model was trained on {read}; the classifier on the labelled documents of train; the best epoch "
-        "was chosen on valid. The baseline was fitted on the same documents of train.",
+        f"The language model was trained on {read}; the classifier on the labelled documents of {on}; the best epoch "
+        f"was chosen on {chosen_on}. The baseline was fitted on the same documents of {on}.",
     ]
     if protocol["test_documents_without_label"]:
         lines.append(f"{protocol['test_documents_without_label']:,} test documents have no label and are not scored.")
@@ -165,12 +190,12 @@ def _mistakes(mistakes: Sequence[Metrics]) -> str:
 
 
 def _lineage(metrics: Metrics) -> str:
-    table = _table(
+    made_from = table(
         ["artifact", "fingerprint"], [[slot, f"`{value[:12]}`"] for slot, value in metrics["lineage"].items()]
     )
     precision = metrics["precision"]
     return (
-        f"{table}\n\nPredicted on {metrics['device']} in {precision['effective']} (asked for: "
+        f"{made_from}\n\nPredicted on {metrics['device']} in {precision['effective']} (asked for: "
         f"{precision['requested']}). Seed of the bootstrap: {metrics['seed']}."
     )
 
@@ -179,7 +204,7 @@ def _optional(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; the first column is flush left, the others flush right."""
     lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

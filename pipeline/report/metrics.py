@@ -129,16 +129,22 @@ def majority_class(train_label_ids: Ids, label_ids: Ids) -> tuple[int, float]:
     return majority, float(np.mean(label_ids == majority))
 
 
-def mcnemar(correct: Flags, other_correct: Flags) -> dict[str, Any]:
+def discordance(correct: Flags, other_correct: Flags) -> tuple[int, int, float]:
     """McNemar's exact test of two classifiers on the same documents: is one right more often than chance explains?
 
-    Only documents that one of them gets right say anything; without a difference each is as likely as the other.
+    How many documents only the one gets right, only the other, and the two-sided p. Only these documents say anything;
+    without a difference each is as likely as the other.
     """
     only_first = int(np.count_nonzero(correct & ~other_correct))
     only_second = int(np.count_nonzero(~correct & other_correct))
     discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-    return {"only_classifier_right": only_first, "only_baseline_right": only_second, "p": p}
+    return only_first, only_second, float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def mcnemar(correct: Flags, baseline_correct: Flags) -> dict[str, Any]:
+    """`discordance` of a classifier and the baseline, by name."""
+    ours, theirs, p = discordance(correct, baseline_correct)
+    return {"only_classifier_right": ours, "only_baseline_right": theirs, "p": p}
 
 
 def score(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.protocol import protocol_of, what_was_read
 from pipeline.settings import PublishedSettings
 
 Metrics = dict[str, Any]
@@ -32,22 +33,57 @@ def result_table(
     if "baseline" in evaluation_metrics:
         baseline = evaluation_metrics["baseline"]
         rows.append([baseline["name"], percent(baseline["accuracy"]), interval(baseline)])
-    rows.append(["this classifier", percent(evaluation_metrics["accuracy"]), interval(evaluation_metrics)])
+    name = with_protocol("this classifier", evaluation_metrics)
+    rows.append([name, percent(evaluation_metrics["accuracy"]), interval(evaluation_metrics)])
+    rows += [[name, percent(other["accuracy"]), interval(other)] for name, other in other_protocol(evaluation_metrics)]
     if published is not None and published.accuracy is not None:
         rows.append(["published", percent(published.accuracy), ""])
     lines = [*_aligned(rows), f"{evaluation_metrics['test_documents']:,} test documents"]
     if published is not None and published.accuracy is not None:
         points = 100 * (evaluation_metrics["accuracy"] - published.accuracy)
         lines.append(f"{points:+.2f} points from what was published: {published.source}")
-    if evaluation_metrics["transductive"]:
-        lines.append("Transductive: the language model has read the test documents' text.")
+    lines += notes(evaluation_metrics)
     if lm_metrics is not None:
         lines += ["", *_aligned(_language_model_rows(lm_metrics))]
     return "\n".join(lines)
 
 
+def ensemble_table(metrics: Metrics) -> str:
+    """An ensemble beside its members and what they have to beat; `metrics` are those of its sealed manifest."""
+    rows = [["Test split", "accuracy", "95 % interval"]]
+    rows.append(["majority class", percent(metrics["majority_accuracy"]), ""])
+    if "baseline" in metrics:
+        rows.append([metrics["baseline"]["name"], percent(metrics["baseline"]["accuracy"]),
+                     interval(metrics["baseline"])])
+    rows += [[name, percent(member["accuracy"]), interval(member)] for name, member in metrics["members"].items()]
+    rows.append([with_protocol("ensemble", metrics), percent(metrics["accuracy"]), interval(metrics)])
+    rows += [[name, percent(other["accuracy"]), interval(other)] for name, other in other_protocol(metrics)]
+    lines = [*_aligned(rows), f"{metrics['test_documents']:,} test documents"]
+    best = metrics["best_member"]
+    if "mcnemar_p" in metrics:
+        lines.append(f"McNemar, ensemble and {metrics['baseline']['name']}: p = {metrics['mcnemar_p']:.2g}")
+    lines.append(f"McNemar, ensemble and {best} (best member): p = {metrics['members'][best]['mcnemar_p']:.2g}")
+    return "\n".join([*lines, *notes(metrics)])
+
+
+def with_protocol(name: str, metrics: Metrics) -> str:
+    """`name`, with the protocol in brackets where that is not the honest one."""
+    return name if protocol_of(metrics) == "honest" else f"{name} ({protocol_of(metrics)} protocol)"
+
+
+def other_protocol(metrics: Metrics) -> list[tuple[str, Metrics]]:
+    """Name and figures of the same run under the other protocol, if that was evaluated too: one entry or none."""
+    other = metrics.get("other_protocol")
+    return [] if other is None else [(f"run {other['run']} ({other['protocol']} protocol)", other)]
+
+
+def notes(metrics: Metrics) -> list[str]:
+    """What a reader of the numbers has to know."""
+    return [f"Published protocol: {'; '.join(read)}." for read in [what_was_read(metrics)] if read]
+
+
 def _language_model_rows(metrics: Metrics) -> list[list[str]]:
-    rows = [["Language model", "validation"]]
+    rows = [[with_protocol("Language model", metrics), "validation"]]
     if metrics.get("perplexity") is not None:
         rows.append(["perplexity", f"{metrics['perplexity']:.2f}"])
     if metrics.get("accuracy") is not None:

@@ -17,12 +17,15 @@ from pipeline.artifact import Artifact, hash_json
 from pipeline.errors import DataError, DivergedError
 from pipeline.inference.classify import check_tokens, predict_documents
 from pipeline.making import StageOutcome
+from pipeline.protocol import protocol_of
 from pipeline.report import evaluation_page, lineage, metrics
 from pipeline.report.baseline import BASELINE_NAME, fit_and_predict
 from pipeline.report.documents import LabelledDocuments, check_same_labels, load_labelled
 from pipeline.settings import EvaluateClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
+from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.vocabulary import read_vocabulary
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import resolve_device
 
@@ -65,7 +68,9 @@ def run(context: StageContext) -> StageOutcome:
         ),
         classifier, (len(test.indices), len(labels)),
     )
-    train_ids = store.label_ids[store.documents("train")]
+    protocol = _protocol(corpus, ids, classifier, store, test)
+    trained_on = ("train", "valid") if protocol["validated_on"] == "test" else ("train",)
+    train_ids = store.label_ids[store.documents(*trained_on)]
     scoring: dict[str, Any] = {
         "bootstrap_samples": settings.bootstrap_samples, "calibration_bins": settings.calibration_bins,
         "seed": context.recipe.run.seed,
@@ -80,9 +85,12 @@ def run(context: StageContext) -> StageOutcome:
     baseline_ids = None
     stopping.check("evaluate_classifier before the baseline")
     if settings.baseline:
-        train = load_labelled(corpus, store, "train")
-        context.reporter.line(f"evaluate_classifier: fitting {BASELINE_NAME} on {len(train.texts):,} train documents")
-        baseline = fit_and_predict(train.texts, train.label_ids, test.texts, len(labels))
+        train = [load_labelled(corpus, store, split) for split in trained_on]
+        texts = [text for part in train for text in part.texts]
+        context.reporter.line(
+            f"evaluate_classifier: fitting {BASELINE_NAME} on {len(texts):,} documents of {' and '.join(trained_on)}"
+        )
+        baseline = fit_and_predict(texts, np.concatenate([p.label_ids for p in train]), test.texts, len(labels))
         baseline_ids = baseline.argmax(axis=1)
         result["baseline"] = {"name": BASELINE_NAME, **metrics.score(test.label_ids, baseline, labels, **scoring)}
         result["mcnemar"] = metrics.mcnemar(
@@ -90,8 +98,9 @@ def run(context: StageContext) -> StageOutcome:
         )
     result |= {
         "labels": labels,
+        "classifier": _about(classifier),
         "mistakes": _mistakes(test, probabilities, labels),
-        "protocol": _protocol(corpus, ids, classifier, store, test),
+        "protocol": protocol,
         "lineage": lineage.fingerprints([corpus, ids, classifier]),
         "bootstrap_samples": settings.bootstrap_samples,
         "seed": context.recipe.run.seed,
@@ -103,7 +112,10 @@ def run(context: StageContext) -> StageOutcome:
     )
     (context.work / "evaluation.md").write_text(evaluation_page.render(result), encoding="utf-8")
     pq.write_table(_predictions(test, probabilities, labels, baseline_ids), context.work / "predictions.parquet")
-    return StageOutcome(headline(result), device=result["device"], precision=result["precision"])
+    return StageOutcome(
+        headline(result), {**classifier.manifest.identity, "corpus": corpus.manifest.fingerprint},
+        device=result["device"], precision=result["precision"],
+    )
 
 
 def _prediction_key(context: StageContext) -> str:
@@ -111,10 +123,21 @@ def _prediction_key(context: StageContext) -> str:
     return hash_json([context.fingerprint, context.settings.bs])
 
 
+def _about(classifier: Artifact) -> dict[str, Any]:
+    """What tells one classifier from another: direction, kind of tokenizer, entries of the vocabulary, seed."""
+    return {
+        "direction": classifier.manifest.identity["direction"],
+        "tokenizer": load_tokenizer(classifier.path / "tokenizer").kind,
+        "vocabulary": len(read_vocabulary(classifier.path)),
+        "seed": classifier.manifest.settings.get("run", {}).get("seed"),
+    }
+
+
 def headline(result: dict[str, Any]) -> dict[str, Any]:
     """The figures of metrics.json that go into the manifest and the result table."""
     figures = {name: result[name] for name in HEADLINE}
-    figures["transductive"] = result["protocol"]["transductive"]
+    figures |= {key: result["protocol"][key] for key in ("transductive", "validated_on")}
+    figures["protocol"] = protocol_of(result["protocol"])
     if "baseline" in result:
         figures["baseline"] = {k: result["baseline"][k] for k in ("name", "accuracy", "accuracy_low", "accuracy_high")}
         figures["mcnemar_p"] = result["mcnemar"]["p"]
@@ -160,6 +183,7 @@ def _protocol(
     """Who has read what."""
     return {
         "transductive": bool(classifier.manifest.metrics.get("transductive")),
+        "validated_on": classifier.manifest.metrics.get("validated_on", "valid"),
         "language_model_known": "transductive" in classifier.manifest.metrics,
         "classifier_trained_on_this_split": lineage.trained_on(classifier, ids),
         "documents": {split: len(store.documents(split)) for split in ("train", "unlabelled", "valid", "test")},
@@ -190,5 +214,5 @@ def _predictions(
     if baseline_ids is not None:
         columns["baseline_predicted"] = pa.array(names[baseline_ids], pa.string())
     for column, label in enumerate(labels):
-        columns[f"probability_{label}"] = pa.array(probabilities[:, column].astype(np.float32))
+        columns[f"probability_{label}"] = pa.array(probabilities[:, column])
     return pa.table(columns)

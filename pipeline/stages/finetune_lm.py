@@ -22,6 +22,7 @@ from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.matching import load_matched, match_vocabulary, record
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
+from pipeline.protocol import protocol_of
 from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
@@ -110,6 +111,7 @@ def run(context: StageContext) -> StageOutcome:
     copy_text_files(ids.path, context.work)
 
     last = trained.history[-1]
+    transductive = settings.transductive or bool(start and start.manifest.metrics["transductive"])
     sealed = trained.average.record if trained.average else last
     return StageOutcome(
         metrics={
@@ -121,7 +123,8 @@ def run(context: StageContext) -> StageOutcome:
             "tokens_per_s": last["tokens_per_s"],
             "parameters": sum(p.numel() for p in task.model.parameters()),
             "skipped_steps": trained.skipped_steps,
-            "transductive": settings.transductive or bool(start and start.manifest.metrics["transductive"]),
+            "transductive": transductive,
+            "protocol": protocol_of({"transductive": transductive}),
             "started_from": start.manifest.fingerprint if start else None,
             "matched": prepared.matched,
         },

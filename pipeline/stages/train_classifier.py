@@ -25,6 +25,7 @@ from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import classifier_encoder, encoder_tensors, load_classifier, load_tensors, save_classifier
+from pipeline.protocol import protocol_of
 from pipeline.settings import TrainClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
@@ -58,7 +59,15 @@ def prepare(context: StageContext) -> Prepared:
     keep_freed_memory()
     ids, lm = context.inputs["ids"], context.inputs["lm"]
     store = IdStore.open(ids)
-    documents = {split: _labelled(store, split) for split in ("train", "valid")}
+    published = settings.validate_on == "test"
+    documents = {
+        "train": _labelled(store, "train", "valid") if published else _labelled(store, "train"),
+        "valid": _labelled(store, settings.validate_on),
+    }
+    context.reporter.line(
+        f"train_classifier: {len(documents['train']):,} documents; {len(documents['valid']):,} of "
+        f"{settings.validate_on} choose the epoch{': the published protocol' if published else ''}"
+    )
     counts = np.bincount(store.label_ids[documents["train"]], minlength=len(store.labels))
 
     seed_weights(run_settings.seed)
@@ -120,6 +129,7 @@ def run(context: StageContext) -> StageOutcome:
     write_history(trained.history, context.work)
     write_curve(trained.curve, context.work)
     copy_text_files(ids.path, context.work)
+    used = {"transductive": bool(lm.manifest.metrics.get("transductive")), "validated_on": settings.validate_on}
     return StageOutcome(
         metrics={
             "accuracy": chosen["accuracy"],
@@ -133,7 +143,8 @@ def run(context: StageContext) -> StageOutcome:
             "documents_per_s": trained.history[-1]["documents_per_s"],
             "parameters": sum(p.numel() for p in task.model.parameters()),
             "skipped_steps": trained.skipped_steps,
-            "transductive": bool(lm.manifest.metrics.get("transductive")),
+            **used,
+            "protocol": protocol_of(used),
         },
         identity={**lm.manifest.identity, **ids.manifest.identity},
         device=str(device.device),
@@ -141,17 +152,18 @@ def run(context: StageContext) -> StageOutcome:
     )
 
 
-def _labelled(store: IdStore, split: str) -> NDArray[np.int64]:
-    """Indices of the documents of `split` that have a label; DataError if there are too few to train or to choose."""
-    documents = store.documents(split)
+def _labelled(store: IdStore, *splits: str) -> NDArray[np.int64]:
+    """Indices of the documents of `splits` that have a label; DataError if there are too few to train or to choose."""
+    documents = store.documents(*splits)
     documents = documents[store.label_ids[documents] >= 0]
-    if split == "train" and len(store.labels) < 2:
+    if "train" in splits and len(store.labels) < 2:
         found = f"only {store.labels[0]!r}" if store.labels else "none"
         raise DataError(f"A classifier needs two labels, the training documents have {found}.", "Correct the corpus.")
     if len(documents) < 2:
         raise DataError(
-            f"The {split} split has {len(documents)} labelled documents.",
-            "Label more documents, or change prepare_corpus.valid_fraction, with --force.",
+            f"The {splits[0]} split has {len(documents)} labelled documents.",
+            f"Label more documents, or change prepare_corpus.{'test' if 'test' in splits else 'valid'}_fraction, with "
+            "--force.",
         )
     return documents
 

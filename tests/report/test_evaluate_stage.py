@@ -25,6 +25,7 @@ from pipeline.model.weights import load_classifier, save_classifier
 from pipeline.progress import Reporter
 from pipeline.provenance import now
 from pipeline.recipe import Recipe
+from pipeline.report import metrics as scores
 from pipeline.report.evaluation_page import render
 from pipeline.settings import EvaluateClassifierSettings, RunSettings
 from pipeline.stage import Run, run_stage, stage_named
@@ -151,7 +152,7 @@ class Project:
             identity={**self.identity, "direction": "fwd", "architecture": architecture.hash(), **identity},
             inputs={"ids": InputRecord(path="data/trial/ids", fingerprint=self.ids_manifest.fingerprint),
                     "lm": InputRecord(path="models/trial/lm-fwd", fingerprint="e" * 64)},
-            metrics={"transductive": transductive},
+            metrics={"transductive": transductive}, settings={"run": {"seed": 11}},
         )
 
     def evaluate(self, **settings: Any) -> tuple[Manifest, dict[str, Any], str, Rows]:
@@ -193,6 +194,21 @@ def test_writes_an_evaluation_that_agrees_with_itself(project: Project) -> None:
     }
     assert "- Corpus, duplicates across train/test: 8.\n" in page
     assert list(metrics["lineage"]) == ["corpus", "ids", "classifier", "tokens", "lm"]
+
+
+def test_an_evaluation_says_what_an_ensemble_has_to_know(project: Project) -> None:
+    manifest, metrics, _, rows = project.evaluate()
+    corpus = artifacts.open_artifact(project.run.path("corpus"), "corpus")
+    assert manifest.identity["corpus"] == corpus.manifest.fingerprint
+    assert {key: manifest.identity[key] for key in ("direction", "tokenizer", "vocabulary")} == {
+        "direction": "fwd", "tokenizer": "c" * 64, "vocabulary": project.identity["vocabulary"]
+    }
+    assert metrics["classifier"] == {
+        "direction": "fwd", "tokenizer": "word", "vocabulary": len(project.vocabulary), "seed": 11
+    }
+    probabilities = np.array([[row[f"probability_{label}"] for label in LABELS] for row in rows])
+    label_ids = np.array([LABELS.index(row["label"]) for row in rows])
+    assert scores.log_loss(label_ids, probabilities) == metrics["log_loss"]  # to the last bit: nothing was rounded
 
 
 def test_every_document_gets_its_own_prediction(project: Project) -> None:

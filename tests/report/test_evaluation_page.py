@@ -31,7 +31,8 @@ def evaluation(n_classes: int = 3, baseline: bool = True) -> dict:
              "excerpt": "what a *film* | <b>bold</b>"},
         ],
         "protocol": {
-            "transductive": False, "language_model_known": True, "classifier_trained_on_this_split": True,
+            "transductive": False, "validated_on": "valid", "language_model_known": True,
+            "classifier_trained_on_this_split": True,
             "documents": {"train": 1600, "unlabelled": 0, "valid": 177, "test": 403}, "test_documents_without_label": 3,
             "duplicates": {"duplicates across splits": 7},
         },
@@ -142,6 +143,7 @@ def test_many_classes_list_the_largest_confusions() -> None:
     ("change", "warning"),
     [
         ({"transductive": True}, "These numbers are transductive: the language model has read the text of the test"),
+        ({"validated_on": "test"}, "These numbers follow the published protocol: the test documents, with their"),
         ({"language_model_known": False}, "The classifier does not say what its language model has read"),
         ({"classifier_trained_on_this_split": False}, "The classifier was trained on another set of documents"),
     ],

@@ -1,6 +1,6 @@
 """pipeline.report.summary: the table at the end of a run."""
 
-from pipeline.report.summary import result_table
+from pipeline.report.summary import ensemble_table, result_table
 from pipeline.settings import PublishedSettings
 
 EVALUATION = {
@@ -53,5 +53,26 @@ def test_what_was_published_stands_beside_it() -> None:
 
 def test_transductive_numbers_are_marked() -> None:
     table = result_table({**EVALUATION, "transductive": True}, None)
-    assert table.endswith("Transductive: the language model has read the test documents' text.")
-    assert "ransductive" not in result_table(EVALUATION, None)
+    assert table.endswith("Published protocol: the language model has read the test documents' text.")
+    assert "ublished" not in result_table(EVALUATION, None)
+
+
+def test_an_ensemble_stands_beside_its_members() -> None:
+    figures = ("accuracy", "accuracy_low", "accuracy_high")
+    word = {**{key: EVALUATION[key] for key in figures}, "mcnemar_p": 0.04}
+    ensemble = EVALUATION | {
+        "accuracy": 0.81, "accuracy_low": 0.8, "accuracy_high": 0.82, "best_member": "word",
+        "members": {"word": word, "subword": {**word, "accuracy": 0.7, "mcnemar_p": 0.001}},
+    }
+    assert ensemble_table(ensemble) == (
+        "Test split                    accuracy     95 % interval\n"
+        "--------------------------------------------------------\n"
+        "majority class                 57.82 %\n"
+        "TF-IDF + logistic regression   77.10 %  75.41 to 78.70 %\n"
+        "word                           80.12 %  78.50 to 81.67 %\n"
+        "subword                        70.00 %  78.50 to 81.67 %\n"
+        "ensemble                       81.00 %  80.00 to 82.00 %\n"
+        "2,561 test documents\n"
+        "McNemar, ensemble and TF-IDF + logistic regression: p = 0.001\n"
+        "McNemar, ensemble and word (best member): p = 0.04"
+    )
