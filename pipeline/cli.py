@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pipeline import describe, runs, status, stopping
+from pipeline.benchmark.command import benchmark
 from pipeline.errors import ExitCode, PipelineError, Stopped, UsageError
 from pipeline.progress import Reporter, printable
 from pipeline.recipe import load_recipe, shipped_recipes
@@ -288,6 +289,9 @@ def import_fastai(  # noqa: PLR0917
     target = importing.target_folder(request, to, run, home)
     lm = importing.import_fastai(request, target, Reporter(), home=home, force=force)
     print(f"start from it: {importing.use_of(lm)}")
+
+
+app.command()(benchmark)
 
 
 @app.command()

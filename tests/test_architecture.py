@@ -27,6 +27,7 @@ LEVELS = (
     {"report"},
     {"stages", "runs", "import_fastai"},
     {"status"},
+    {"benchmark"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,69 @@
+"""How much each case does: for the record, in a hurry, and for tests."""
+
+from dataclasses import dataclass, field
+
+WORD_LSTM = (400, 1152, 3)
+"""Embedding size, hidden size and layers of fastai's AWD_LSTM."""
+SMALL_LSTM = (400, 704, 2)
+"""4.9 million LSTM weights."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Counts of documents, tokens and steps; `lstm` and `small_lstm` are (emb_sz, n_hid, n_layers)."""
+
+    repeats: int
+    archive_documents: int
+    """Of a generated archive; one that is given is read whole."""
+    documents: int
+    """To tokenize into words; two row groups of the corpus keep two workers busy."""
+    subword_documents: int
+    pieces: int
+    loader_tokens: int
+    lm_bs: int
+    lm_seq_len: int
+    lm_steps: int
+    """Of one repeat."""
+    vocabularies: dict[str, int]
+    """Of the language-model cases, by their name."""
+    classifier_bs: int
+    training_batches: int
+    prediction_batches: int
+    distilbert_share: int
+    """DistilBERT trains on every so many-th of the documents: its documents per second do not depend on how many."""
+    singles: int
+    """Predictions of single reviews in one repeat."""
+    single_words: int
+    scale_documents: int
+    scale_repeats: int
+    matmul_size: int
+    forks: bool = False
+    """Start processes by forking one that has imported fastai where that changes no comparison: seconds for each."""
+    lstm: tuple[int, int, int] = WORD_LSTM
+    small_lstm: tuple[int, int, int] = SMALL_LSTM
+    distilbert: dict[str, int] = field(default_factory=dict)
+    """Sizes other than the usual ones; only tests have them."""
+
+
+FULL = Sizes(
+    repeats=5, archive_documents=10_000, documents=4_000, subword_documents=4_000, pieces=8_000,
+    loader_tokens=3_000_000, lm_bs=64, lm_seq_len=72, lm_steps=2,
+    vocabularies={"lm-step-60k": 60_000, "lm-step-8k": 8_000}, classifier_bs=64,
+    training_batches=2, prediction_batches=4, distilbert_share=4, singles=10, single_words=200,
+    scale_documents=2_000, scale_repeats=3, matmul_size=2048,
+)
+QUICK = Sizes(
+    repeats=2, archive_documents=2_000, documents=4_000, subword_documents=1_000, pieces=4_000,
+    loader_tokens=500_000, lm_bs=64, lm_seq_len=72, lm_steps=1,
+    vocabularies={"lm-step-60k": 60_000, "lm-step-8k": 8_000}, classifier_bs=16,
+    training_batches=2, prediction_batches=4, distilbert_share=4, singles=5, single_words=200,
+    scale_documents=250, scale_repeats=1, matmul_size=2048, forks=True,
+)
+TINY = Sizes(
+    repeats=2, archive_documents=60, documents=40, subword_documents=200, pieces=300, loader_tokens=4_000, lm_bs=4,
+    lm_seq_len=10, lm_steps=2, vocabularies={"lm-step-60k": 400, "lm-step-8k": 200}, classifier_bs=4,
+    training_batches=2, prediction_batches=2, distilbert_share=2, singles=2, single_words=20, scale_documents=30,
+    scale_repeats=1, matmul_size=64, forks=True, lstm=(8, 12, 2), small_lstm=(6, 8, 2),
+    distilbert={"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "vocab_size": 400},
+)
+NAMED = {"full": FULL, "quick": QUICK, "tiny": TINY}
