@@ -23,7 +23,7 @@ from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import STAGE_NAMES, STAGES, Stage
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("run", *STAGE_NAMES, "status", "predict", "import-fastai", "recipes")
+COMMANDS = ("run", *STAGE_NAMES, "status", "predict", "import-fastai", "benchmark", "recipes")
 RECIPE = """
 description = "for tests"
 [prepare_corpus]

@@ -29,7 +29,9 @@ def test_it_is_short_enough_to_read() -> None:
 
 def test_its_commands_exist() -> None:
     names = {command.split()[0] for command in COMMANDS if command.strip()}
-    assert names - {"...", "STAGE"} <= {"run", "status", "recipes", "predict", "import-fastai", *STAGE_NAMES}
+    assert names - {"...", "STAGE"} <= {
+        "run", "status", "recipes", "predict", "import-fastai", "benchmark", *STAGE_NAMES,
+    }
     assert set(STAGE_NAMES) <= names
 
 

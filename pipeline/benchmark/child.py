@@ -32,7 +32,9 @@ def run_side(function: str, work: Work, connection: Connection, log: Path) -> No
     machine.reset_peak_memory()
     turns = Turns(connection)
     try:
-        function_named(function)(turns, work)
+        side = function_named(function)
+        turns.imported()
+        side(turns, work)
         turns.wait()  # a preparation: done
     except Finished:
         turns.note_peak()

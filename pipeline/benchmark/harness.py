@@ -74,7 +74,10 @@ class Lab:
                 side: stack.enter_context(self._child(case, side, function, own.get(side, {})))
                 for side, function in sides.items()
             }
-            found = {side: Repeats(child.receive()) for side, child in children.items()}
+            for child in children.values():
+                child.receive()
+            # One after the other: threads of two processes on the same cores wait for each other by spinning.
+            found = {side: Repeats(child.turn()) for side, child in children.items()}
             for number in range(1, repeats + 1):
                 for side, child in children.items():
                     report = child.turn()
@@ -91,6 +94,7 @@ class Lab:
         self.reporter.line(f"{case.name}: making its data")
         with self._child(case, "prepare", case.prepare, {}) as child:
             child.receive()
+            child.turn()
             child.end()
 
     @contextmanager
@@ -138,7 +142,7 @@ class Child:
         return message
 
     def turn(self) -> dict[str, Any]:
-        """One repeat."""
+        """To warm up, or one repeat."""
         self._connection.send(GO)
         return self.receive()
 

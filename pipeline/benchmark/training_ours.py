@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 import pipeline.stages.finetune_lm
 import pipeline.stages.train_classifier  # noqa: F401  # imported before the clock starts
 from pipeline.artifact import open_artifact
-from pipeline.benchmark.data import Lengths
+from pipeline.benchmark import flop
 from pipeline.benchmark.model_data import WARM_STEPS
 from pipeline.benchmark.turns import Turns, Work
 from pipeline.model.architecture import Architecture
@@ -88,9 +86,9 @@ def language_model(turns: Turns, work: Work) -> None:
     )
     vocabulary_size = sizes.vocabularies[work.parameters["vocabulary"]]
     architecture = Architecture.from_settings(settings, vocabulary_size)
-    decoder = architecture.emb_sz * vocabulary_size
-    flop = 6 * (lstm_weights(architecture) + decoder)
-    turns.tell(flop_per_unit=flop, precision=resolve_device(RunSettings()).precision)
+    turns.tell(
+        flop_per_unit=flop.of_language_model_token(architecture), precision=resolve_device(RunSettings()).precision
+    )
     done = 0
 
     def step(last: bool) -> None:
@@ -116,7 +114,7 @@ def classifier(turns: Turns, work: Work) -> None:
     store = IdStore.open(open_artifact(shared / "ids", "ids"))
     lengths = store.n_tokens[store.documents("train")]
     turns.tell(
-        flop_per_unit=_classifier_flop(architecture, lengths, settings.max_len) / len(lengths),
+        flop_per_unit=flop.of_documents(architecture, lengths, settings.max_len) / len(lengths),
         precision=resolve_device(RunSettings()).precision,
     )
     epochs = 0
@@ -133,16 +131,6 @@ def classifier(turns: Turns, work: Work) -> None:
 
     inputs = InputSettings(ids=str(shared / "ids"), lm=str(shared / "lm"))
     _train(work, "train_classifier", Recipe(inputs=inputs, train_classifier=settings), _Measuring(begin, step))
-
-
-def lstm_weights(architecture: Architecture) -> int:
-    """Weights of the matrix products of all LSTM layers."""
-    return sum(4 * n_out * (n_in + n_out) for n_in, n_out in architecture.layer_sizes)
-
-
-def _classifier_flop(architecture: Architecture, lengths: Lengths, max_len: int) -> float:
-    """FLOP of one pass over documents: all tokens forward, the last `max_len` of each also backward."""
-    return lstm_weights(architecture) * float((2 * lengths + 4 * np.minimum(lengths, max_len)).sum())
 
 
 def _train(work: Work, stage: str, recipe: Recipe, reporter: Reporter) -> None:

@@ -44,6 +44,12 @@ class Turns:
         """Facts about this side, sent with the news that it is warm."""
         self._message |= facts
 
+    def imported(self) -> None:
+        """Imports are done; idle until it is this side's turn to warm up."""
+        self._connection.send({})
+        if self._connection.recv() != GO:
+            raise Finished
+
     def wait(self) -> None:
         """Report what was measured, or that this side is warm; idle until the next turn, then start the clock.
 
