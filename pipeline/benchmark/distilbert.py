@@ -22,7 +22,7 @@ BS = 16
 
 def train(turns: Turns, work: Work) -> None:
     """Steps with AdamW over batches of similar length; units are documents."""
-    lengths = _lengths(work, "ids")[:: work.sizes.distilbert_share]
+    lengths = _lengths(work, "ids")
     model = _model(work).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
 
@@ -64,10 +64,10 @@ def _model(work: Work) -> DistilBertForSequenceClassification:
 
 
 def _lengths(work: Work, ids: str) -> list[int]:
-    """Lengths of the documents, longest first, cut."""
+    """Lengths of the documents that it reads, longest first, cut."""
     store = IdStore.open(open_artifact(work.shared / ids, "ids"))
     lengths = np.minimum(store.n_tokens[store.documents("train")], MAX_TOKENS)
-    return sorted(lengths.tolist(), reverse=True)
+    return sorted(lengths.tolist(), reverse=True)[:: work.sizes.distilbert_share]
 
 
 def _batches(lengths: list[int], vocabulary_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -21,8 +21,6 @@ from pipeline.text.vocabulary import write_vocabulary
 from pipeline.text.word import WordTokenizer
 
 LABELS = ("neg", "pos")
-WARM_STEPS = 2
-"""Before the first repeat: the first step allocates, the second one starts from a hidden state."""
 VALID_LENGTHS = np.array([30, 20, 25, 15])
 """Validation is not measured."""
 
@@ -30,7 +28,7 @@ VALID_LENGTHS = np.array([30, 20, 25, 15])
 def prepare_ids(turns: Turns, work: Work) -> None:
     """Ids enough for all steps of a language-model case."""
     sizes = work.sizes
-    steps = WARM_STEPS + (sizes.repeats + 1) * sizes.lm_steps
+    steps = sizes.lm_warm_steps + sizes.repeats + 1
     n_tokens = sizes.lm_bs * (steps * sizes.lm_seq_len + 1)
     seal_ids(work.shared / "ids", n_tokens, sizes.vocabularies[work.parameters["vocabulary"]])
 

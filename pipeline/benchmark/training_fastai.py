@@ -14,7 +14,6 @@ from fastai.text.learner import TextLearner, language_model_learner, text_classi
 from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_clas_config, awd_lstm_lm_config
 
 from pipeline.artifact import open_artifact
-from pipeline.benchmark.model_data import WARM_STEPS
 from pipeline.benchmark.sizes import Sizes
 from pipeline.benchmark.turns import Turns, Work
 from pipeline.text.ids import IdStore
@@ -24,7 +23,7 @@ LAST = 1000
 
 
 class _Steps(Callback):
-    """Takes a turn every so many training steps."""
+    """Takes a turn for every training step after the first ones."""
 
     order, run_valid = LAST, False
 
@@ -34,11 +33,10 @@ class _Steps(Callback):
     def after_batch(self) -> None:
         """A step is done."""
         self.done += 1
-        if self.done < WARM_STEPS or (self.done - WARM_STEPS) % self.sizes.lm_steps:
-            return
-        if self.done > WARM_STEPS:
-            self.turns.stop(self.sizes.lm_steps * self.sizes.lm_bs * self.sizes.lm_seq_len)
-        self.turns.wait()
+        if self.done > self.sizes.lm_warm_steps:
+            self.turns.stop(self.sizes.lm_bs * self.sizes.lm_seq_len)
+        if self.done >= self.sizes.lm_warm_steps:
+            self.turns.wait()
 
 
 class _Epochs(Callback):

@@ -12,7 +12,6 @@ import pipeline.stages.finetune_lm
 import pipeline.stages.train_classifier  # noqa: F401  # imported before the clock starts
 from pipeline.artifact import open_artifact
 from pipeline.benchmark import flop
-from pipeline.benchmark.model_data import WARM_STEPS
 from pipeline.benchmark.turns import Turns, Work
 from pipeline.model.architecture import Architecture
 from pipeline.progress import Reporter, Task
@@ -94,11 +93,10 @@ def language_model(turns: Turns, work: Work) -> None:
     def step(last: bool) -> None:
         nonlocal done
         done += 1
-        if done < WARM_STEPS or (done - WARM_STEPS) % sizes.lm_steps:
-            return
-        if done > WARM_STEPS:
-            turns.stop(sizes.lm_steps * sizes.lm_bs * sizes.lm_seq_len)
-        turns.wait()
+        if done > sizes.lm_warm_steps:
+            turns.stop(sizes.lm_bs * sizes.lm_seq_len)
+        if done >= sizes.lm_warm_steps:
+            turns.wait()
 
     inputs = InputSettings(ids=str(work.shared / "ids"))
     _train(work, "finetune_lm", Recipe(inputs=inputs, finetune_lm=settings), _Measuring(lambda: None, step))
