@@ -85,8 +85,8 @@ def benchmark_notes() -> str:
     unit = f" with {machine['matrix_unit']}" if machine["matrix_unit"] else ""
     data = sorted({case["data"] for case in cases.values() if "data" in case})
     notes = [
-        f"Last measured {max(case['date'] for case in cases.values())} with {machine['threads']} threads on "
-        f"{machine['processor']}{unit}; data: {', '.join(data)}."
+        f"Last measured {max(case['date'] for case in cases.values())} on {machine['processor']}{unit}, "
+        f"{machine['cores']} cores, torch threads {machine['threads']}; data: {', '.join(data)}."
     ]
     if "startup-status" in cases:
         notes.append(f"`status` answers in {number(cases['startup-status']['ours'])} s.")

@@ -16,7 +16,7 @@ class Sizes:
     archive_documents: int
     """Of a generated archive; one that is given is read whole."""
     documents: int
-    """To tokenize into words; two row groups of the corpus keep two workers busy."""
+    """To tokenize into words; the corpus has row groups of 2,000 at most, each of which is one worker's."""
     subword_documents: int
     pieces: int
     loader_tokens: int
@@ -53,7 +53,7 @@ FULL = Sizes(
     scale_repeats=2, matmul_size=2048,
 )
 QUICK = Sizes(
-    repeats=2, archive_documents=2_000, documents=2_400, subword_documents=400, pieces=2_000, loader_tokens=500_000,
+    repeats=2, archive_documents=2_000, documents=4_000, subword_documents=400, pieces=2_000, loader_tokens=500_000,
     lm_bs=64, lm_seq_len=72, lm_warm_steps=1, vocabularies=VOCABULARIES, classifier_bs=8, training_batches=2,
     prediction_batches=4, distilbert_share=2, singles=3, single_words=200, scale_documents=250, scale_repeats=1,
     matmul_size=2048, forks=True,
