@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,25 +29,34 @@ def results_file() -> Path:
     return root / RESULTS
 
 
-def keep(path: Path, results: Sequence[Result]) -> None:
-    """Put `results` into the file; figures of other cases stay if they come from the same machine and versions.
+def kept_beside(path: Path, asked: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The cases in the file other than those `asked` for; asked before anything is measured, to fail at once.
 
-    Raises UsageError if they do not.
+    Raises UsageError if there are some from another machine or other versions.
     """
-    here: dict[str, Any] = {"machine": describe_machine(), "versions": _versions()}
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    new = {result.name for result in results}
-    others = {case["name"]: case for case in kept.get("cases", ()) if case["name"] not in new}
-    if others and {name: kept[name] for name in here} != here:
+    others = {case["name"]: case for case in kept.get("cases", ()) if case["name"] not in asked}
+    if others and {name: kept[name] for name in _origin()} != _origin():
         raise UsageError(
             f"{path} has figures of another machine or of other versions.", "Record all cases: give no names."
         )
+    return others
+
+
+def keep(path: Path, results: Sequence[Result]) -> None:
+    """Put `results` into the file in place of earlier ones; one that failed is left out. Raises as `kept_beside`."""
+    others = kept_beside(path, [result.name for result in results])
     commit, dirty = provenance.git_state()
     origin = {"date": provenance.now()[:10], "commit": commit and commit[:12] + ("+" if dirty else "")}
-    recorded = others | {result.name: {**result.as_json(), **origin} for result in results}
+    fine = (result for result in results if not result.failed)
+    recorded = others | {result.name: {**result.as_json(), **origin} for result in fine}
     order = [case.name for case in CASES if case.name in recorded]
-    document = {**here, "cases": [recorded[name] for name in order]}
+    document = {**_origin(), "cases": [recorded[name] for name in order]}
     write_durably(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+
+def _origin() -> dict[str, Any]:
+    return {"machine": describe_machine(), "versions": _versions()}
 
 
 def describe_machine() -> dict[str, Any]:

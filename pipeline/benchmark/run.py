@@ -30,13 +30,15 @@ class BenchmarkRequest:
 def benchmark(request: BenchmarkRequest, reporter: Reporter) -> bool:
     """Measure all cases that were asked for; True if none failed.
 
-    Raises UsageError for names that there are not and for --record without a checkout or with less than full sizes,
-    InputError for a source that is not there.
+    Raises UsageError for names that there are not and for --record without a checkout, with less than full sizes, or
+    beside figures of another machine; InputError for a source that is not there.
     """
     cases = select(request.names)
     if request.record and request.sizes != "full":
         raise UsageError("--record keeps full measurements only.", "Leave --quick out.")
     results_file = record.results_file() if request.record else None
+    if results_file is not None:
+        record.kept_beside(results_file, [case.name for case in cases])
     source = request.source.resolve() if request.source else None
     if source is not None and not source.is_file():
         raise InputError(f"There is no archive {request.source}.", "Give the IMDB archive with --source FILE.")
@@ -54,11 +56,10 @@ def benchmark(request: BenchmarkRequest, reporter: Reporter) -> bool:
 
         print_table(results)
     reporter.line(f"benchmark: {len(results)} cases in {format_duration(time.monotonic() - started)}")
-    fine = [result for result in results if not result.failed]
     if results_file is not None:
-        record.keep(results_file, fine)
+        record.keep(results_file, results)
         reporter.line(f"benchmark: kept in {results_file}; then: python scripts/update_readme.py")
-    return len(fine) == len(results)
+    return not any(result.failed for result in results)
 
 
 def _measured(case: Case, lab: Lab) -> Result:

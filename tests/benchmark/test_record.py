@@ -44,7 +44,12 @@ def test_figures_of_another_machine_are_not_mixed_in(tmp_path: Path) -> None:
     path.write_text(json.dumps(elsewhere), encoding="utf-8")
     with pytest.raises(UsageError, match=r"has figures of another machine .* Record all cases: give no names\."):
         record.keep(path, [result("lm-loader", 11.0)])
+    with pytest.raises(UsageError, match="has figures of another machine"):
+        record.kept_beside(path, ["lm-loader"])
     assert json.loads(path.read_text(encoding="utf-8")) == elsewhere
+    failed = Result("tokenize", more={"error": "no room"})
+    record.keep(path, [result("lm-loader", 11.0), failed])
+    assert [c["name"] for c in json.loads(path.read_text(encoding="utf-8"))["cases"]] == ["lm-loader"]
     record.keep(path, [result("lm-loader", 11.0), result("tokenize", 3.0)])
     assert json.loads(path.read_text(encoding="utf-8"))["machine"] == record.describe_machine()
 
