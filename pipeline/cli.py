@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
+from pipeline.benchmark.command import benchmark
 from pipeline.commands import Commands, StageCommand
 from pipeline.errors import UsageError
 from pipeline.options import (
@@ -304,6 +305,9 @@ def export(  # noqa: PLR0917
 
     done = exporting.export_fastai(exporting.find_lm(lm, run, home), output, name, Reporter(), force=force)
     print(f"load it with fastai (from fastai.text.all import *):\n{done.code}")
+
+
+app.command()(benchmark)
 
 
 @app.command()

@@ -44,6 +44,11 @@ def limit_behind(error: Exception, stage: str, smaller: str = "") -> PipelineErr
     return None
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def reset_peak_memory() -> None:
     """Start measuring the peak anew, where the system can."""
     try:
@@ -61,3 +66,8 @@ def peak_memory_mb() -> float:
     except OSError:
         pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def peak_of_workers_mb() -> float:
+    """Largest resident memory of any one child process that has ended, in MB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

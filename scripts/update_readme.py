@@ -3,10 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import __version__
+from pipeline.benchmark.table import number, share, times
 from pipeline.errors import ExitCode
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import ENSEMBLE, STAGES, Run
@@ -59,9 +61,53 @@ def faults() -> str:
     return "\n" + "\n".join(rows) + "\n"
 
 
+def benchmark() -> str:
+    """The figures beside fastai's, as `python -m pipeline benchmark --record` kept them."""
+    recorded = _recorded()
+    fastai = recorded["versions"]["fastai"]
+    rows = [
+        f"| | this pipeline | fastai {fastai} | times | of the matmul limit | MB: ours, fastai | DistilBERT: times |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in recorded["cases"]:
+        if case["fastai"] is not None:
+            rows.append(
+                f"| `{case['name']}`, {case['unit']} | {number(case['ours'])} | {number(case['fastai'])} "
+                f"| {times(case['ratio'])} | {share(case['limit_share'])} "
+                f"| {number(case['peak_mb_ours'])}, {number(case['peak_mb_fastai'])} "
+                f"| {times(case.get('ratio_distilbert'))} |"
+            )
+    return "\n" + "\n".join(rows) + "\n"
+
+
+def benchmark_notes() -> str:
+    """The machine, and the figures that fastai has no counterpart for."""
+    recorded = _recorded()
+    cases, machine = {case["name"]: case for case in recorded["cases"]}, recorded["machine"]
+    unit = f" with {machine['matrix_unit']}" if machine["matrix_unit"] else ""
+    data = sorted({case["data"] for case in cases.values() if "data" in case})
+    notes = [
+        f"Last measured {max(case['date'] for case in cases.values())} on {machine['processor']}{unit}, "
+        f"{machine['cores']} cores, torch threads {machine['threads']}; data: {', '.join(data)}."
+    ]
+    if "startup-status" in cases:
+        notes.append(f"`status` answers in {number(cases['startup-status']['ours'])} s.")
+    if "scale-prepare" in cases and "scale-tokenize" in cases:
+        grown = max(cases[f"scale-{stage}"]["memory_growth"] for stage in ("prepare", "tokenize"))
+        notes.append(f"Preparing and tokenizing 16 copies of the data takes {grown:.2f} times the memory of one.")
+    return " ".join(notes)
+
+
+def _recorded() -> Any:
+    return json.loads((Path(__file__).parent / "benchmark" / "results.json").read_text(encoding="utf-8"))
+
+
 def updated(text: str) -> str:
     """`text` with every generated part written anew."""
-    parts = {"stages": stages, "recipes": recipes, "exit-codes": exit_codes, "faults": faults}
+    parts = {
+        "stages": stages, "recipes": recipes, "exit-codes": exit_codes, "faults": faults, "benchmark": benchmark,
+        "benchmark-notes": benchmark_notes,
+    }
     for name, part in parts.items():
         opening = f"<!-- generated: {name} -->"
         before, found, rest = text.partition(opening)

@@ -27,6 +27,7 @@ LEVELS = (
     {"report"},
     {"stages", "runs", "import_fastai", "export_fastai", "counterpart"},
     {"status", "ensembles", "commands", "find_lr", "reporting"},
+    {"benchmark"},
     {"cli"},
     {"__main__"},
 )

@@ -1,0 +1,89 @@
+"""The figures that the README shows: kept in the checkout, with the machine they were measured on."""
+
+import json
+import os
+import platform
+from collections.abc import Collection, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pipeline import machine, provenance
+from pipeline.benchmark.cases import CASES
+from pipeline.benchmark.figures import Result
+from pipeline.errors import UsageError
+from pipeline.storage import write_durably
+
+RESULTS = Path("scripts") / "benchmark" / "results.json"
+_BESIDE = ("transformers",)
+"""Packages measured beside those that every manifest names."""
+_UNITS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+"""Instruction sets that decide how fast matrices are multiplied, the best first."""
+
+
+def results_file() -> Path:
+    """Where the figures are kept; UsageError outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / RESULTS.parent).is_dir():
+        raise UsageError("--record keeps its figures in a checkout of the project, and this is none.", "Use --json.")
+    return root / RESULTS
+
+
+def kept_beside(path: Path, asked: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The cases in the file other than those `asked` for; asked before anything is measured, to fail at once.
+
+    Raises UsageError if there are some from another machine or other versions.
+    """
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    others = {case["name"]: case for case in kept.get("cases", ()) if case["name"] not in asked}
+    if others and {name: kept[name] for name in _origin()} != _origin():
+        raise UsageError(
+            f"{path} has figures of another machine or of other versions.", "Record all cases: give no names."
+        )
+    return others
+
+
+def keep(path: Path, results: Sequence[Result]) -> None:
+    """Put `results` into the file in place of earlier ones; one that failed is left out. Raises as `kept_beside`."""
+    others = kept_beside(path, [result.name for result in results])
+    commit, dirty = provenance.git_state()
+    origin = {"date": provenance.now()[:10], "commit": commit and commit[:12] + ("+" if dirty else "")}
+    fine = (result for result in results if not result.failed)
+    recorded = others | {result.name: {**result.as_json(), **origin} for result in fine}
+    order = [case.name for case in CASES if case.name in recorded]
+    document = {**_origin(), "cases": [recorded[name] for name in order]}
+    write_durably(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+
+def _origin() -> dict[str, Any]:
+    return {"machine": describe_machine(), "versions": _versions()}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores and memory; no names."""
+    model, flags = platform.machine(), ""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                model = value.strip()
+            if name.strip() == "flags":
+                flags = value
+    except OSError:  # not Linux
+        pass
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return {
+        "processor": model, "matrix_unit": next((unit for unit in _UNITS if unit in flags.split()), None),
+        "cores": machine.usable_cores(), "threads": int(threads) if threads else machine.usable_cores(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = provenance.installed_versions()
+    for package in _BESIDE:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
