@@ -75,8 +75,10 @@ class PieceSplitter:
         ends = np.cumsum(lengths)
         parts = []
         at = 0
+        types = list(numbers)
         for i in _suspects(numbers, ids, ends):
-            if lengths[i] == 1 or not has_wrep(replace_rep(prepared[i])):
+            went_through_the_rules = types[ids[ends[i] - 1]][0] == WHOLE
+            if lengths[i] == 1 or went_through_the_rules or not has_wrep(replace_rep(prepared[i])):
                 continue
             pieces = [BOS, *_final(self._cut(apply_rules(prepared[i]), {}).split(" "))]
             parts += [ids[at : ends[i] - lengths[i]], [numbers[piece] for piece in pieces]]

@@ -31,6 +31,8 @@ from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
 BATCH_CHARS = 8_000_000
 """Characters tokenized in one call: some 6,000 reviews, or one long document."""
+ONE_PROCESS_BYTES = 2 * 2**20
+"""A smaller corpus is tokenized before a second process would have started."""
 READ_DOCUMENTS = 250
 POLL_S = 0.2
 """Time between two looks for a request to stop while the workers are busy."""
@@ -114,13 +116,15 @@ def read_shard(path: Path) -> EncodedBatch | None:
 def tokenize_shards(
     documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, *, workers: int, reporter: Reporter
 ) -> Iterator[EncodedBatch]:
-    """Every row group of `documents` in order. `folder` keeps the finished ones; `workers` 0 is one per core.
+    """Every row group of `documents` in order. `folder` keeps the finished ones; `workers` 0 is one per core, or one for a small corpus.
 
     Raises Stopped between two shards if a stop was asked for; those that are being made are finished first.
     """
     with pq.ParquetFile(documents) as file:
         n_shards = file.metadata.num_row_groups
-    workers = min(workers or os.cpu_count() or 1, max(n_shards, 1))
+        size = sum(file.metadata.row_group(i).total_byte_size for i in range(n_shards))
+    few = 1 if size < ONE_PROCESS_BYTES else os.cpu_count() or 1
+    workers = min(workers or few, max(n_shards, 1))
     here = ShardTokenizer(documents, folder)
     made = (
         (here.make(shard, tokenizer.splitter or tokenizer) for shard in range(n_shards)) if workers == 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.artifact import Artifact
@@ -156,6 +156,7 @@ TOKENIZERS: dict[str, Tokenizer] = {
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
+@example(texts=["", "xxbos\x1e\x1eno no no "])
 @given(texts=TEXTS)
 @settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_becomes_the_same_tokens_in_a_batch_as_alone(kind: str, texts: list[str]) -> None:
