@@ -49,7 +49,7 @@ VOCABULARIES = {"lm-step-60k": 60_000, "lm-step-8k": 8_000}
 FULL = Sizes(
     repeats=5, archive_documents=10_000, documents=4_000, subword_documents=3_000, pieces=8_000,
     loader_tokens=3_000_000, lm_bs=64, lm_seq_len=72, lm_warm_steps=2, vocabularies=VOCABULARIES, classifier_bs=64,
-    training_batches=2, prediction_batches=4, distilbert_share=4, singles=10, single_words=200, scale_documents=2_000,
+    training_batches=1, prediction_batches=4, distilbert_share=4, singles=10, single_words=200, scale_documents=2_000,
     scale_repeats=2, matmul_size=2048,
 )
 QUICK = Sizes(
