@@ -116,7 +116,9 @@ def read_shard(path: Path) -> EncodedBatch | None:
 def tokenize_shards(
     documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, *, workers: int, reporter: Reporter
 ) -> Iterator[EncodedBatch]:
-    """Every row group of `documents` in order. `folder` keeps the finished ones; `workers` 0 is one per core, or one for a small corpus.
+    """Every row group of `documents` in order. `folder` keeps the finished ones.
+
+    `workers` 0 is one per core, or one for a small corpus.
 
     Raises Stopped between two shards if a stop was asked for; those that are being made are finished first.
     """
