@@ -20,7 +20,7 @@ def benchmark(  # noqa: PLR0917
                      "peak_mb_fastai; null where it does not apply."),
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Smaller data, fewer repeats: under 3 minutes, not 20, on two cores.")
+        bool, typer.Option("--quick", help="Smaller data, fewer repeats: some 6 minutes on two cores, not 20.")
     ] = False,
     source: Annotated[
         Path | None, typer.Option("--source", metavar="FILE", help="The IMDB archive, for the cases that read text. "
