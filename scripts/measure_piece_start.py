@@ -18,12 +18,12 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from fastai.losses import CrossEntropyLossFlat
 from fastai.text.models.awdlstm import awd_lstm_lm_split
 
 from pipeline.artifact import open_artifact
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
+from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.matching import Match, load_matched, match_pieces, match_tokens
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.progress import Reporter
@@ -75,7 +75,7 @@ def loss_after(steps: int, start: Start, seed: int, words: Run, store: IdStore) 
         Architecture.load(folder / "architecture.json"), vocabulary_size=len(store.vocabulary)
     )
     seed_weights(seed)
-    model = build_language_model(architecture, settings)
+    model = build_language_model(architecture, settings, logits=False)
     load_matched(folder, model, architecture, start(read_vocabulary(folder), store.vocabulary))
     documents = store.documents("train", "unlabelled")
     enough = np.searchsorted(np.cumsum(store.n_tokens[documents]), steps * settings.bs * settings.seq_len)
@@ -83,8 +83,8 @@ def loss_after(steps: int, start: Start, seed: int, words: Run, store: IdStore) 
     assert len(train) == steps, f"the reviews give {len(train)} steps; raise --documents"
     valid = LanguageModelLoader(store, store.documents("valid"), bs=settings.bs, seq_len=settings.seq_len)
     task = Task(
-        name="pieces", model=model, splitter=awd_lstm_lm_split, loss=CrossEntropyLossFlat(), train=train, valid=valid,
-        metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
+        name="pieces", model=model, splitter=awd_lstm_lm_split, loss=DecoderLoss(model[1].decoder), train=train,
+        valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
         summarize=lambda figures: {"valid_loss": figures["token_loss"]},
         save=lambda to: save_language_model(model, to), load=lambda of: load_language_model(model, of),
     )
