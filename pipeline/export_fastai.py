@@ -108,7 +108,7 @@ def _export(lm: Artifact, output: Path, name: str, reporter: Reporter, force: bo
     kind = tokenizer_kind(lm.path / "tokenizer")
     if kind != "word":
         reporter.line(
-            f"{COMMAND}: fastai has no tokenizer that gives these {kind} tokens; number texts with data/RUN/tokens"
+            f"{COMMAND}: fastai has no tokenizer that gives these {kind} tokens; number texts with data/RUN/ids"
         )
     if not state.config["tie_weights"]:
         reporter.line(

@@ -126,8 +126,10 @@ class TokenizeCorpusSettings(Section):
         0.99999, "Share of the training characters the pieces must cover (fastai's value for European languages).",
         gt=0.0, le=1.0,
     )
-    workers: int = setting(0, "Processes; 0 is one per core. The result is the same for any number.",
-                           affects_output=False, ge=0)
+    workers: int = setting(
+        0, "Processes; 0 is one per core that the job may use, or one for a small corpus. The result is the same for "
+        "any number.", affects_output=False, ge=0,
+    )
 
 
 class NumericalizeCorpusSettings(Section):

@@ -85,7 +85,7 @@ def to_ids(turns: Turns, corpus: Path, settings: TokenizeCorpusSettings, home: P
 
 def copies(turns: Turns, work: Work) -> None:
     """Copies of the same reviews through three stages: seconds and peak memory of each; units are documents."""
-    WordTokenizer()  # spaCy is imported
+    WordTokenizer().load()  # spaCy is imported
     while True:
         shutil.rmtree(work.own / "data", ignore_errors=True)
         turns.wait()

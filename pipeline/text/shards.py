@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline import stopping
 from pipeline.errors import OutOfMemoryError, StorageError
+from pipeline.machine import usable_cores
 from pipeline.progress import Reporter
 from pipeline.storage import write_durably
 from pipeline.text.encoding import EncodedBatch
@@ -125,8 +126,8 @@ def tokenize_shards(
     with pq.ParquetFile(documents) as file:
         n_shards = file.metadata.num_row_groups
         size = sum(file.metadata.row_group(i).total_byte_size for i in range(n_shards))
-    few = 1 if size < ONE_PROCESS_BYTES else os.cpu_count() or 1
-    workers = min(workers or few, max(n_shards, 1))
+    by_default = 1 if size < ONE_PROCESS_BYTES else usable_cores()
+    workers = min(workers or by_default, max(n_shards, 1))
     here = ShardTokenizer(documents, folder)
     made = (
         (here.make(shard, tokenizer.splitter or tokenizer) for shard in range(n_shards)) if workers == 1

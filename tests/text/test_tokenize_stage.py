@@ -68,7 +68,7 @@ def test_types_are_numbered_by_first_appearance_and_counted_per_split(workshop: 
     }
 
 
-@pytest.mark.parametrize(("tokenizer", "workers"), [("word", 2), ("subword", 4)])
+@pytest.mark.parametrize(("tokenizer", "workers"), [("word", 2), ("word", 4), ("subword", 4)])
 def test_the_number_of_workers_changes_no_byte(workshop: Workshop, tokenizer: str, workers: int) -> None:
     """test_edge_documents.py has the character tokenizer, and longer documents."""
     long: list[Row] = [("train", None, REVIEW * 300), ("train", None, "AbC9-" * 10_000)]
