@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline import runs
+from pipeline.artifact import read_manifest
 from pipeline.errors import UsageError
 from pipeline.progress import Reporter
 from pipeline.stage import Run, Stage
@@ -83,17 +84,22 @@ def keep(plan: runs.Plan, stages: Sequence[Stage], reporter: Reporter) -> list[P
 
 def _kept(run: Run) -> Path:
     folder = folder_of(run)
-    evaluation = json.loads((run.path("evaluation") / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
-    if _made_from(folder).get("evaluation") == evaluation and (folder / PAGE).is_file():
+    evaluation = read_manifest(run.path("evaluation"))
+    assert evaluation is not None  # it was made or found just before
+    if _figures_of(folder) == evaluation.files["metrics.json"].sha256 and (folder / PAGE).is_file():
         return folder / PAGE
     from pipeline.report.page import write_report
 
     return write_report(run, folder)
 
 
-def _made_from(folder: Path) -> dict[str, str]:
-    """Fingerprints of what the report in `folder` was made from; empty if there is none."""
+def _figures_of(folder: Path) -> str | None:
+    """SHA-256 of the metrics.json that the report in `folder` shows; None if there is none.
+
+    Not the evaluation's fingerprint: that stays when its figures are joined by those of the other protocol.
+    """
     try:
-        return dict(json.loads((folder / FIGURES).read_text(encoding="utf-8"))["made_from"])
+        found: str = json.loads((folder / FIGURES).read_text(encoding="utf-8"))["metrics_sha256"]
+        return found
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return None

@@ -32,13 +32,16 @@ Record = dict[str, Any]
 Rows = Sequence[Record]
 
 
-def accuracies(rows: Sequence[tuple[str, Record]]) -> Markup:
-    """Accuracy and 95 % interval of each classifier, one below the other; the last is ours."""
+def accuracies(rows: Sequence[tuple[str, Record]], n_baselines: int) -> Markup:
+    """Accuracy and 95 % interval of each classifier, one below the other, ours in colour.
+
+    The first rows, as many as `n_baselines`, are not ours.
+    """
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for at, (_, row) in enumerate(rows):
-            colour = FIRST if at == len(rows) - 1 else MUTED
+            colour = MUTED if at < n_baselines else FIRST
             if "accuracy_low" in row:
                 axes.plot([row["accuracy_low"], row["accuracy_high"]], [at, at], color=colour, linewidth=5, alpha=0.35,
                           solid_capstyle="round")

@@ -85,6 +85,8 @@ def _derive(chain: list[Link], evaluation: Artifact | None, documents: dict[str,
         "made_from": {link.role: link.fingerprint for link in chain},
         "wall_s": sum(m["wall_s"] for name, m in documents.items() if name.endswith("/manifest.json")),
     }
+    if evaluation is not None:
+        derived["metrics_sha256"] = evaluation.manifest.files["metrics.json"].sha256
     ids, tokens = opened(chain, "ids"), opened(chain, "tokens")
     if ids is None:
         return derived

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import __version__
+from pipeline.protocol import protocol_of
 from pipeline.report import making_of, results
 from pipeline.report.blocks import Block, Hero, Line, Note, Page, Section
 from pipeline.report.evaluation_page import escape
@@ -87,8 +88,9 @@ def _sections(material: Material, derived: dict[str, Any]) -> Iterator[Section]:
 
 def _chips(material: Material) -> Iterator[Line]:
     sources = material.sources
-    if sources.get(METRICS, "protocol", "transductive") or sources.get("lm/manifest.json", "metrics", "transductive"):
-        yield ["transductive"]
+    read = (sources.get(METRICS, "protocol") or {}, sources.get("lm/manifest.json", "metrics") or {})
+    if any(protocol_of(each) == "published" for each in read):
+        yield ["published protocol"]
     for role in ("classifier", "lm"):
         source = material.manifest(role)
         if source in sources:

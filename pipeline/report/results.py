@@ -23,6 +23,7 @@ from pipeline.report.blocks import (
 from pipeline.report.evaluation_page import LISTED_CONFUSIONS, MATRIX_CLASSES, warnings
 from pipeline.report.figures import Figure, Sources
 from pipeline.report.gather import DERIVED, METRICS
+from pipeline.report.summary import other_protocol, with_protocol
 
 STRENGTHS = 4
 SHADES = 9
@@ -57,7 +58,7 @@ def headline(sources: Sources) -> Iterator[Block]:
     line += [
         _metric(sources, "majority_label"), "\" ", _metric(sources, "majority_accuracy", form="percent"), ".",
     ]
-    label = "Accuracy on test, transductive" if metrics["protocol"]["transductive"] else "Accuracy on test"
+    label = with_protocol("Accuracy on test", metrics["protocol"])
     yield Hero(label, _metric(sources, "accuracy", form="percent"), line)
     for warning in warnings(metrics):
         yield Note([warning])
@@ -73,11 +74,15 @@ def comparison(sources: Sources) -> Section:
     if "baseline" in metrics:
         shown.append((metrics["baseline"]["name"], metrics["baseline"]))
         rows.append([[_metric(sources, "baseline", "name")], *_scores(sources, "baseline")])
-    shown.append(("this classifier", metrics))
-    rows.append([["this classifier"], *_scores(sources)])
+    n_baselines, name = len(shown), with_protocol("this classifier", metrics["protocol"])
+    shown.append((name, metrics))
+    rows.append([[name], *_scores(sources)])
+    for name, other in other_protocol(metrics):
+        shown.append((name, other))
+        rows.append([[name], *_scores(sources, "other_protocol")])
     blocks: list[Block] = [
         Chart(
-            charts.accuracies(shown),
+            charts.accuracies(shown, n_baselines),
             "Accuracy of " + ", ".join(name for name, _ in shown) + " on the test split, one below the other, with "
             "95 % intervals as bars. The figures are in the table that follows.",
             "Dots are accuracies on the test split, bars their 95 % intervals.",

@@ -87,7 +87,7 @@ def test_a_long_document_is_shown_where_its_strongest_words_are() -> None:
 def test_transductive_is_on_the_headline() -> None:
     (hero, *notes) = results.headline(sources(protocol=BASE["protocol"] | {"transductive": True}))
     assert isinstance(hero, Hero)
-    assert hero.label == "Accuracy on test, transductive"
+    assert hero.label == "Accuracy on test (published protocol)"
     assert any(isinstance(note, Note) and "transductive" in str(note.line[0]) for note in notes)
     (hero, *notes) = results.headline(sources())
     assert isinstance(hero, Hero)
@@ -152,7 +152,7 @@ def test_charts_take_their_colours_from_the_page_and_are_the_same_each_time() ->
     curve = [{"epoch": i / 10, "phase": "$x^$", "train_loss": 1 / (i + 1), "lr": i} for i in range(20)]
     scored = {"accuracy": 0.8, "accuracy_low": 0.7, "accuracy_high": 0.9}
     drawn = {
-        "accuracies": lambda: charts.accuracies([("majority", {"accuracy": 0.5}), ("a $x^$ & <b>", scored)]),
+        "accuracies": lambda: charts.accuracies([("majority", {"accuracy": 0.5}), ("a $x^$ & <b>", scored)], 1),
         "training-lm": lambda: charts.training("lm", curve, history, [("$x^$", 0), ("<b>", 1)]),
         "training-classifier": lambda: charts.training("classifier", [], history, [("$x^$", 0)]),
         "reliability": lambda: charts.reliability(BASE["calibration_bins"]),
