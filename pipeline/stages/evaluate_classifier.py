@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import stopping
@@ -17,10 +16,10 @@ from pipeline.artifact import Artifact, hash_json
 from pipeline.errors import DataError, DivergedError
 from pipeline.inference.classify import check_tokens, predict_documents
 from pipeline.making import StageOutcome
-from pipeline.protocol import protocol_of
 from pipeline.report import evaluation_page, lineage, metrics
 from pipeline.report.baseline import BASELINE_NAME, fit_and_predict
 from pipeline.report.documents import LabelledDocuments, check_same_labels, load_labelled
+from pipeline.report.predictions import headline, predictions_table
 from pipeline.settings import EvaluateClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
@@ -30,10 +29,6 @@ from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import resolve_device
 
 LISTED_MISTAKES = 5
-HEADLINE = (
-    "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error", "test_documents",
-    "majority_accuracy",
-)
 
 
 def run(context: StageContext) -> StageOutcome:
@@ -111,7 +106,8 @@ def run(context: StageContext) -> StageOutcome:
         json.dumps(result, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
     (context.work / "evaluation.md").write_text(evaluation_page.render(result), encoding="utf-8")
-    pq.write_table(_predictions(test, probabilities, labels, baseline_ids), context.work / "predictions.parquet")
+    table = predictions_table(test.doc_ids, test.label_ids, probabilities, labels, baseline_ids)
+    pq.write_table(table, context.work / "predictions.parquet")
     return StageOutcome(
         headline(result), {**classifier.manifest.identity, "corpus": corpus.manifest.fingerprint},
         device=result["device"], precision=result["precision"],
@@ -131,17 +127,6 @@ def _about(classifier: Artifact) -> dict[str, Any]:
         "vocabulary": len(read_vocabulary(classifier.path)),
         "seed": classifier.manifest.settings.get("run", {}).get("seed"),
     }
-
-
-def headline(result: dict[str, Any]) -> dict[str, Any]:
-    """The figures of metrics.json that go into the manifest and the result table."""
-    figures = {name: result[name] for name in HEADLINE}
-    figures |= {key: result["protocol"][key] for key in ("transductive", "validated_on")}
-    figures["protocol"] = protocol_of(result["protocol"])
-    if "baseline" in result:
-        figures["baseline"] = {k: result["baseline"][k] for k in ("name", "accuracy", "accuracy_low", "accuracy_high")}
-        figures["mcnemar_p"] = result["mcnemar"]["p"]
-    return figures
 
 
 def _checked(
@@ -197,22 +182,3 @@ def _counts(value: Any, name: str) -> dict[str, int]:
     if not isinstance(value, dict):
         return {name: value}
     return {path: count for key, inner in value.items() for path, count in _counts(inner, f"{name} {key}").items()}
-
-
-def _predictions(
-    test: LabelledDocuments, probabilities: npt.NDArray[np.float64], labels: list[str],
-    baseline_ids: npt.NDArray[np.int64] | None,
-) -> pa.Table:
-    names = np.asarray(labels, dtype=object)
-    predicted = probabilities.argmax(axis=1)
-    columns: dict[str, Any] = {
-        "doc_id": pa.array(test.doc_ids, pa.string()),
-        "label": pa.array(names[test.label_ids], pa.string()),
-        "predicted": pa.array(names[predicted], pa.string()),
-        "correct": pa.array(predicted == test.label_ids),
-    }
-    if baseline_ids is not None:
-        columns["baseline_predicted"] = pa.array(names[baseline_ids], pa.string())
-    for column, label in enumerate(labels):
-        columns[f"probability_{label}"] = pa.array(probabilities[:, column])
-    return pa.table(columns)

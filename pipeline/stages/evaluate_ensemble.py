@@ -9,19 +9,15 @@ import json
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.making import StageOutcome
-from pipeline.protocol import protocol_of
 from pipeline.report import ensemble_page, metrics
 from pipeline.report.members import Member, check_same_documents, load_member
+from pipeline.report.predictions import FIGURES, headline, predictions_table
 from pipeline.settings import EvaluateEnsembleSettings
 from pipeline.stage import StageContext, member_name
-
-FIGURES = ("accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss", "calibration_error")
-HEADLINE = (*FIGURES, "test_documents", "majority_accuracy", "best_member")
 
 
 def run(context: StageContext) -> StageOutcome:
@@ -66,25 +62,25 @@ def run(context: StageContext) -> StageOutcome:
         json.dumps(result, ensure_ascii=False, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
     (context.work / "ensemble.md").write_text(ensemble_page.render(result), encoding="utf-8")
-    pq.write_table(_predictions(members, probabilities, with_baseline), context.work / "predictions.parquet")
-    return StageOutcome(headline(result), {"corpus": first.corpus})
+    table = predictions_table(
+        first.doc_ids, label_ids, probabilities, labels, with_baseline.baseline_ids if with_baseline else None
+    )
+    names = np.asarray(labels, dtype=object)
+    for member in members:
+        table = table.append_column(f"predicted_by_{member.name}", pa.array(names[member.predicted_ids], pa.string()))
+    pq.write_table(table, context.work / "predictions.parquet")
+    return StageOutcome(ensemble_headline(result), {"corpus": first.corpus})
 
 
-def headline(result: dict[str, Any]) -> dict[str, Any]:
-    """The figures of metrics.json that go into the manifest and the result table."""
-    figures = {name: result[name] for name in HEADLINE}
-    figures |= {key: result["protocol"][key] for key in ("transductive", "validated_on")}
-    figures["protocol"] = protocol_of(result["protocol"])
-    if "baseline" in result:
-        figures["baseline"] = {k: result["baseline"][k] for k in ("name", "accuracy", "accuracy_low", "accuracy_high")}
-        figures["mcnemar_p"] = result["mcnemar"]["p"]
-    figures["members"] = {
+def ensemble_headline(result: dict[str, Any]) -> dict[str, Any]:
+    """That of every evaluation, the best member's name, and what the result table says of each member."""
+    members = {
         m["name"]: {
             **{k: m[k] for k in ("accuracy", "accuracy_low", "accuracy_high")}, "mcnemar_p": m["against_ensemble"]["p"]
         }
         for m in result["members"]
     }
-    return figures
+    return headline(result) | {"best_member": result["best_member"], "members": members}
 
 
 def _about(
@@ -113,24 +109,3 @@ def _protocol(members: list[Member]) -> dict[str, Any]:
         "language_model_known": all(p["language_model_known"] for p in found),
         "classifier_trained_on_this_split": all(p["classifier_trained_on_this_split"] for p in found),
     }
-
-
-def _predictions(
-    members: list[Member], probabilities: npt.NDArray[np.float64], with_baseline: Member | None
-) -> pa.Table:
-    first = members[0]
-    names = np.asarray(first.labels, dtype=object)
-    predicted = probabilities.argmax(axis=1)
-    columns: dict[str, Any] = {
-        "doc_id": pa.array(first.doc_ids, pa.string()),
-        "label": pa.array(names[first.label_ids], pa.string()),
-        "predicted": pa.array(names[predicted], pa.string()),
-        "correct": pa.array(predicted == first.label_ids),
-    }
-    if with_baseline is not None:
-        columns["baseline_predicted"] = pa.array(names[with_baseline.baseline_ids], pa.string())
-    for column, label in enumerate(first.labels):
-        columns[f"probability_{label}"] = pa.array(probabilities[:, column])
-    for member in members:
-        columns[f"predicted_by_{member.name}"] = pa.array(names[member.predicted_ids], pa.string())
-    return pa.table(columns)

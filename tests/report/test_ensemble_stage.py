@@ -21,7 +21,7 @@ from pipeline.recipe import Recipe
 from pipeline.report import metrics as scores
 from pipeline.report.ensemble_page import render
 from pipeline.stage import ENSEMBLE, Run, run_stage
-from pipeline.stages.evaluate_ensemble import FIGURES, headline
+from pipeline.stages.evaluate_ensemble import FIGURES, ensemble_headline
 
 N = 300
 LABELS = ["bad", "fair|er", "good"]
@@ -108,7 +108,7 @@ def test_the_ensemble_is_the_mean_of_its_members(tmp_path: Path, members: dict[s
     assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
     assert metrics["log_loss"] == pytest.approx(sklearn.metrics.log_loss(TRUTH, mean))
     assert metrics["accuracy"] > max(m["accuracy"] for m in metrics["members"])  # independent members: it must help
-    assert sealed.manifest.metrics == headline(metrics)
+    assert sealed.manifest.metrics == ensemble_headline(metrics)
     assert sealed.manifest.identity == {"corpus": "c" * 64}
 
 

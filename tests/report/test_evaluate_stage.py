@@ -27,9 +27,9 @@ from pipeline.provenance import now
 from pipeline.recipe import Recipe
 from pipeline.report import metrics as scores
 from pipeline.report.evaluation_page import render
+from pipeline.report.predictions import headline
 from pipeline.settings import EvaluateClassifierSettings, RunSettings
 from pipeline.stage import Run, run_stage, stage_named
-from pipeline.stages.evaluate_classifier import headline
 from pipeline.text.ids import IdStore
 from pipeline.text.tokenizer import save_tokenizer
 from pipeline.text.vocabulary import write_vocabulary
