@@ -105,6 +105,11 @@ def test_where_both_were_run_each_states_the_other(both: Path, honest: Path, arg
     assert "states the" not in again.output
     assert "run smoke-published (published protocol)" in again.stdout
     check_both_stated(both)
+    for run, other in (("smoke", "smoke-published (published"), ("smoke-published", "smoke (honest")):
+        page = (both / "models" / run / "report/report.md").read_text(encoding="utf-8")
+        found = metrics(both, run, "evaluation")["other_protocol"]["accuracy"]
+        assert f"| run {other} protocol) | {100 * found:.2f} % |" in page
+    assert "Accuracy on test (published protocol)" in page
 
 
 def test_the_honest_run_may_come_second(both: Path, honest: Path, arguments: list[str], tmp_path: Path) -> None:
