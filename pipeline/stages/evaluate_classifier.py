@@ -23,7 +23,7 @@ from pipeline.report.predictions import headline, predictions_table
 from pipeline.settings import EvaluateClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
-from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.tokenizer import tokenizer_kind
 from pipeline.text.vocabulary import read_vocabulary
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import resolve_device
@@ -123,7 +123,7 @@ def _about(classifier: Artifact) -> dict[str, Any]:
     """What tells one classifier from another: direction, kind of tokenizer, entries of the vocabulary, seed."""
     return {
         "direction": classifier.manifest.identity["direction"],
-        "tokenizer": load_tokenizer(classifier.path / "tokenizer").kind,
+        "tokenizer": tokenizer_kind(classifier.path / "tokenizer"),
         "vocabulary": len(read_vocabulary(classifier.path)),
         "seed": classifier.manifest.settings.get("run", {}).get("seed"),
     }
