@@ -6,13 +6,14 @@ Nothing here imports torch, fastai, spaCy, pyarrow or scikit-learn: `--help` and
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
 from pipeline.benchmark.command import benchmark
-from pipeline.commands import Commands, StageCommand
+from pipeline.commands import export, find_lr, import_fastai, predict
+from pipeline.commands.group import Commands, StageCommand
 from pipeline.errors import UsageError
 from pipeline.options import (
     DryRunOption,
@@ -187,126 +188,10 @@ def show_status(  # noqa: PLR0917
 
 
 app.command("report")(reporting.command)
-
-
-@app.command()
-def predict(  # noqa: PLR0917
-    texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Texts. Default: --input, or one text a line from "
-                                         "standard input.")
-    ] = None,
-    source: Annotated[
-        Path | None, typer.Option("--input", metavar="FILE", help="A .txt (one text a line), .csv, .jsonl or .parquet.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="A .jsonl, .csv or .parquet to write. Default: JSON "
-                                  "lines to standard output.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed classifier, or the run that has one.")
-    ] = "sample",
-    id_column: Annotated[
-        str | None, typer.Option("--id-column", metavar="NAME", help="Default: id if there is one, else row numbers.")
-    ] = None,
-    text_column: Annotated[str, typer.Option("--text-column", metavar="NAME")] = "text",
-    bs: Annotated[int, typer.Option("--bs", min=1, help="Documents per batch.")] = 64,
-    precision: Annotated[
-        str, typer.Option("--precision", metavar="auto|fp16|bf16|fp32", help="auto: fp16 on CUDA, bf16 on a CPU that "
-                          "has it, else fp32.")
-    ] = "auto",
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]")] = "auto",
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the output; discard an unfinished one of another input or model.")
-    ] = False,
-    stop_after: StopAfterOption = None,
-    home: HomeOption = Path(),
-) -> None:
-    """Predict the class of texts with a sealed classifier: label and probabilities, in the order of the input."""
-    from pipeline.inference import predict as predicting
-
-    reporter = Reporter()
-    request = predicting.PredictRequest(
-        model, tuple(texts or ()), source, output, id_column, text_column, bs, precision, device, force, home
-    )
-    stopping.forget()
-    stopping.stop_after(stop_after)
-    with stopping.signals_ask(reporter):
-        predicting.predict(request, reporter, sys.stdin.buffer, sys.stdout.buffer)
-
-
-@app.command("import-fastai")
-def import_fastai(  # noqa: PLR0917
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="wt103-fwd or wt103-bwd (downloaded), a .tgz, a folder, or a .pth.")
-    ],
-    vocabulary: Annotated[
-        str | None, typer.Argument(metavar="ITOS", help="The itos*.pkl that was saved with a .pth.")
-    ] = None,
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="NAME", help="Write models/NAME/lm-fwd or lm-bwd. Default for a "
-                                 "downloaded model: wt103.")
-    ] = None,
-    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Write this folder instead.")] = None,
-    direction: Annotated[
-        str | None, typer.Option("--direction", metavar="fwd|bwd", help="Default: as the names of the files tell.")
-    ] = None,
-    language: Annotated[str, typer.Option("--language", help="spaCy code of the language it was trained on.")] = "en",
-    local_copy: Annotated[
-        str | None, typer.Option("--source", metavar="PATH", help="A copy of wt103-fwd.tgz or wt103-bwd.tgz to use "
-                                 "instead of a download.")
-    ] = None,
-    transductive: Annotated[
-        bool, typer.Option("--transductive", help="It has read the text it will be tested on; reports will say so.")
-    ] = False,
-    force: ForceOption = False,
-    home: HomeOption = Path(),
-) -> None:
-    """Turn a language model saved by fastai 1 or 2 into one that a run can start from; no code in its files is run."""
-    from pipeline import import_fastai as importing
-
-    request = importing.ImportRequest(source, vocabulary, local_copy, direction, language, transductive)
-    target = importing.target_folder(request, to, run, home)
-    lm = importing.import_fastai(request, target, Reporter(), home=home, force=force)
-    print(f"start from it: {importing.use_of(lm)}")
-
-
-@app.command("find-lr")
-def find_lr(  # noqa: PLR0917
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="finetune_lm or train_classifier.")],
-    recipe: RecipeOption = None,
-    run: RunOption = None,
-    overrides: SetOption = None,
-    variant: VariantOption = None,
-    phase: Annotated[str | None, typer.Option("--phase", metavar="NAME", help="Default: the first phase.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="The plot, .png or .svg.")] = None,
-    home: HomeOption = Path(),
-) -> None:
-    """Suggest a learning rate for a phase of a training stage, with a plot; no artifact is changed."""
-    from pipeline import find_lr as finding
-
-    plan = runs.resolve(runs.Request(recipe, run, tuple(overrides or ()), None, variant, home))
-    print(finding.find_lr(plan, stage, phase, output, Reporter()))
-
-
-@app.command()
-def export(  # noqa: PLR0917
-    output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="Where the files go.")],
-    to: Annotated[Literal["fastai"], typer.Option("--to", help="Whose files to write.")] = "fastai",
-    lm: Annotated[Path | None, typer.Option("--lm", metavar="FOLDER", help="A sealed language model.")] = None,
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Or the run that has one.")] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Of NAME.pth and the two files beside it. Default: lm_fwd or lm_bwd.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that hold something else.")] = False,
-    home: HomeOption = Path(),
-) -> None:
-    """Write a sealed language model as files that fastai's load_pretrained and load_encoder read."""
-    from pipeline import export_fastai as exporting
-
-    done = exporting.export_fastai(exporting.find_lm(lm, run, home), output, name, Reporter(), force=force)
-    print(f"load it with fastai (from fastai.text.all import *):\n{done.code}")
-
-
+app.command("predict")(predict.command)
+app.command("import-fastai")(import_fastai.command)
+app.command("find-lr")(find_lr.command)
+app.command("export")(export.command)
 app.command()(benchmark)
 
 

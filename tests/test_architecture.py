@@ -26,8 +26,8 @@ LEVELS = (
     {"inference"},
     {"report"},
     {"stages", "runs", "import_fastai", "export_fastai", "counterpart"},
-    {"status", "ensembles", "commands", "find_lr", "reporting"},
-    {"benchmark"},
+    {"status", "ensembles", "find_lr", "reporting"},
+    {"benchmark", "commands"},
     {"cli"},
     {"__main__"},
 )
