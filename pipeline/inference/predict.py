@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from pydantic import ValidationError
 
 from pipeline import machine, stopping
-from pipeline.errors import DivergedError, InputError, LockedError, PipelineError, Stopped, UsageError
+from pipeline.errors import InputError, LockedError, PipelineError, Stopped, UsageError
 from pipeline.inference.bundle import BS, ClassifierBundle, load_classifier_bundle
 from pipeline.inference.inputs import InputText, blocks, digest, from_arguments, from_file, from_lines
 from pipeline.inference.outputs import Format, JsonLines, Predictions, format_of
@@ -85,13 +84,19 @@ def find_classifier(model: str, home: Path) -> Path:
     return found[0]
 
 
+def asked_settings(precision: str, device: str) -> RunSettings:
+    """The settings that --precision and --device ask for; UsageError for a value there is not."""
+    given = {"precision": precision, "device": device}
+    try:
+        return RunSettings.model_validate(given)
+    except ValidationError as error:
+        where, why = str(error.errors()[0]["loc"][0]), error.errors()[0]["msg"]
+        raise UsageError(f"--{where} cannot be {given[where]!r}: {why}.") from error
+
+
 def _predict(request: PredictRequest, reporter: Reporter, stdin: BinaryIO, stdout: BinaryIO) -> int:
     _check(request, stdin)
-    try:
-        settings = RunSettings.model_validate({"precision": request.precision, "device": request.device})
-    except ValidationError as error:
-        where, why = error.errors()[0]["loc"][0], error.errors()[0]["msg"]
-        raise UsageError(f"--{where} cannot be {getattr(request, str(where))!r}: {why}.") from error
+    settings = asked_settings(request.precision, request.device)
     keep_freed_memory()
     bundle = load_classifier_bundle(find_classifier(request.model, request.home), settings)
     reporter.line(f"predict: {bundle.path}, {bundle.classifier.device.describe()}")
@@ -196,10 +201,4 @@ class _Predictor:
         probabilities = self._bundle.probabilities(
             documents, bs=self._request.bs, between_steps=check, done=task.advance
         )
-        bad = int(np.count_nonzero(~np.isfinite(probabilities).all(axis=1)))
-        if bad:
-            raise DivergedError(
-                f"{self._bundle.path} gives probabilities that are not finite for {bad:,} of {len(block):,} texts.",
-                "Try --precision fp32, or train the classifier again with a lower learning rate.",
-            )
         return written.block(Predictions([text.id for text in block], self._bundle.labels, probabilities))
