@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pydantic import ValidationError
-
 from pipeline import machine, stopping
-from pipeline.errors import InputError, LockedError, PipelineError, Stopped, UsageError
+from pipeline.errors import LockedError, PipelineError, Stopped, UsageError
 from pipeline.inference.bundle import BS, ClassifierBundle, load_classifier_bundle
+from pipeline.inference.choice import asked_settings, find_classifier
 from pipeline.inference.inputs import InputText, blocks, digest, from_arguments, from_file, from_lines
 from pipeline.inference.outputs import Format, JsonLines, Predictions, format_of
 from pipeline.inference.parts import Parts, parts_folder
 from pipeline.lock import locked
 from pipeline.progress import Reporter, Task, format_duration
-from pipeline.settings import RunSettings
 from pipeline.storage import move_into_place, sync
 from pipeline.training.device import keep_freed_memory
 
@@ -66,32 +64,6 @@ def predict(request: PredictRequest, reporter: Reporter, stdin: BinaryIO, stdout
         if expected is None:
             raise
         raise expected from error
-
-
-def find_classifier(model: str, home: Path) -> Path:
-    """The folder of a classifier named by its path or by its run; InputError says where it was looked for."""
-    named = Path(model)
-    if (named / "manifest.json").exists():
-        return named
-    found = [path for path in (home / "models" / model / f"classifier-{d}" for d in ("fwd", "bwd")) if path.exists()]
-    if not found:
-        raise InputError(
-            f"There is no classifier {named}, and no run of this name has one in {home / 'models'}.",
-            "Name a folder such as models/RUN/classifier-fwd, or train one: python -m pipeline run --run RUN",
-        )
-    if len(found) > 1:
-        raise UsageError(f"The run {model} has two classifiers.", f"Name one: --model {found[0]} or {found[1]}.")
-    return found[0]
-
-
-def asked_settings(precision: str, device: str) -> RunSettings:
-    """The settings that --precision and --device ask for; UsageError for a value there is not."""
-    given = {"precision": precision, "device": device}
-    try:
-        return RunSettings.model_validate(given)
-    except ValidationError as error:
-        where, why = str(error.errors()[0]["loc"][0]), error.errors()[0]["msg"]
-        raise UsageError(f"--{where} cannot be {given[where]!r}: {why}.") from error
 
 
 def _predict(request: PredictRequest, reporter: Reporter, stdin: BinaryIO, stdout: BinaryIO) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.inference.bundle import ClassifierBundle, load_classifier_bundle
+from pipeline.inference.choice import find_classifier, find_language_model
 from pipeline.inference.language_model import LanguageModelBundle, load_language_model_bundle
-from pipeline.inference.predict import find_classifier
 from pipeline.settings import RunSettings
 
 
@@ -25,7 +25,7 @@ class Models:
         folders = [find_classifier(name, home) for name in classifiers]
         if len({folder.resolve() for folder in folders}) < len(folders):
             raise UsageError("A classifier is given twice.", "Name every --model once.")
-        lm = None if language_model is None else find_language_model(language_model, home)
+        lm = None if language_model is None else find_language_model(language_model, home, "--lm")
         return cls(
             {name: load_classifier_bundle(f, run) for name, f in zip(names(folders), folders, strict=True)},
             None if lm is None else (names([lm])[0], load_language_model_bundle(lm, run)),

@@ -14,7 +14,7 @@ import uvicorn
 
 from pipeline import stopping
 from pipeline.errors import InputError, UsageError
-from pipeline.inference.predict import asked_settings
+from pipeline.inference.choice import asked_settings
 from pipeline.progress import Reporter
 from pipeline.serving.app import Service
 from pipeline.serving.connection import Connection
