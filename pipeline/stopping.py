@@ -60,7 +60,8 @@ def check(where: str) -> None:
 
 @contextlib.contextmanager
 def signals_ask(reporter: Reporter, doing: str = "saving and stopping") -> Iterator[None]:
-    """Let the signals ask for a stop until the block ends; `doing` says what follows. Only the main thread may enter."""
+    """Let the signals ask for a stop until the block ends; `doing` tells what follows. Only the main thread may enter.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # What was ignored stays so: shells make their background jobs deaf to Ctrl-C.

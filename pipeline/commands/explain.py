@@ -43,9 +43,9 @@ def command(  # noqa: PLR0917
     from rich.console import Console
 
     from pipeline.inference.bundle import load_classifier_bundle
+    from pipeline.inference.choice import find_classifier
     from pipeline.inference.explanation import explain
     from pipeline.inference.inputs import from_arguments, from_lines
-    from pipeline.inference.choice import find_classifier
     from pipeline.report.explanations import as_page, as_text
     from pipeline.settings import RunSettings
     from pipeline.storage import write_durably

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -40,7 +41,8 @@ class Service:
     """The models, their workers and the counters of one server."""
 
     def __init__(self, models: Models, limits: Limits, key: str | None, reporter: Reporter, threads: int) -> None:
-        self._models, self._limits, self._reporter = models, limits, reporter
+        self.limits = limits
+        self._models, self._reporter = models, reporter
         self._metrics = Metrics()
         # First the one with one core: torch gives later threads the number that was set last.
         self._slow = SlowLane(limits.slow_waiting)
@@ -152,47 +154,52 @@ class Service:
             raise HTTPException(422, f"{where}: {first['msg']}." if where else f"{first['msg']}.") from None
 
     async def _received(self, request: Request) -> bytes:
-        most = self._limits.body_bytes
+        most = self.limits.body_bytes
         too_large = HTTPException(413, f"The body has over {most:,} bytes, the most a request may have.")
         if int(request.headers.get("content-length", 0)) > most:
             raise too_large
         data = bytearray()
         try:
-            async with asyncio.timeout(self._limits.body_s):
+            async with asyncio.timeout(self.limits.body_s):
                 async for part in request.stream():
                     data += part
                     if len(data) > most:
                         raise too_large
         except TimeoutError:
-            what = f"The body took over {self._limits.body_s:g} seconds."
+            what = f"The body took over {self.limits.body_s:g} seconds."
             raise HTTPException(408, what, {"connection": "close"}) from None
         return bytes(data)
 
     async def _in_time(self, work: Awaitable[Answer]) -> Answer:
         try:
-            async with asyncio.timeout(self._limits.request_s):
+            async with asyncio.timeout(self.limits.request_s):
                 return await work
         except Busy:
             raise HTTPException(503, "Too many requests wait; try again.", {"retry-after": "1"}) from None
         except TimeoutError:
-            what = f"The answer took over {self._limits.request_s:g} seconds; send less, or try again."
+            what = f"The answer took over {self.limits.request_s:g} seconds; send less, or try again."
             raise HTTPException(503, what, {"retry-after": "5"}) from None
 
-    def _failed(self, request: Request, error: Exception) -> Response:
+    async def _failed(self, request: Request, error: Exception) -> Response:
         self._reporter.line(f"error: {request.url.path}: {error}")
         return JSONResponse({"error": "The model could not answer; the server's log says why."}, 500)
 
 
-def _refused(request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    allowed = (error.headers or {}).get("Allow", "")
+    what = {
+        404: "There is nothing here; /openapi.json tells what there is.", 405: f"Only {allowed} is answered here.",
+    }.get(error.status_code, "")
+    by_starlette = error.detail == HTTPStatus(error.status_code).phrase
+    return JSONResponse({"error": what if by_starlette else error.detail}, error.status_code, error.headers)
 
 
-def _gone(request: Request, error: Exception) -> Response:
+async def _gone(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "The client went away."}, 400)
 
 
-def _defect(request: Request, error: Exception) -> Response:
+async def _defect(request: Request, error: Exception) -> Response:
     """Starlette hands the error on to uvicorn, which logs it."""
     return JSONResponse({"error": "The server has a defect; its log says more."}, 500)
 

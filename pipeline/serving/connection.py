@@ -10,6 +10,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipeline.serving.guard import SECURITY_HEADERS
 
+LINGER_S = 2.0
+"""How long a client that was refused may go on sending before the connection is closed."""
+
 
 class Connection(H11Protocol):
     """uvicorn's connection with a time limit on a request's header, and JSON for what is no HTTP.
@@ -21,6 +24,7 @@ class Connection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._header_s = header_s
         self._header_timer: asyncio.TimerHandle | None = None
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there; its request's header is awaited."""
@@ -29,6 +33,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes of a request."""
+        if self._refused:
+            return
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_awaiting()
@@ -67,15 +73,21 @@ class Connection(H11Protocol):
 
     def _refuse(self, status: HTTPStatus, what: str) -> None:
         """Answer, if no other answer has begun, and close."""
-        if not self.transport.is_closing() and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps({"error": what}).encode()
-            headers = [
-                *SECURITY_HEADERS.items(), ("content-type", "application/json"), ("content-length", str(len(body))),
-                ("connection", "close"),
-            ]
-            for event in (
-                h11.Response(status_code=status, headers=headers, reason=status.phrase), h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
+        if self.transport.is_closing() or self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
+        body = json.dumps({"error": what}).encode()
+        headers = [
+            *SECURITY_HEADERS.items(), ("content-type", "application/json"), ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        for event in (
+            h11.Response(status_code=status, headers=headers, reason=status.phrase), h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        # A client that still sends would lose the answer if it were closed at once: the kernel resets such connections.
+        self._refused = True
+        self.transport.write_eof()
+        self._stop_awaiting()
+        self._header_timer = self.loop.call_later(LINGER_S, self.transport.close)

@@ -54,11 +54,10 @@ def document(models: Models, needs_key: bool) -> dict[str, Any]:
             "summary": summary, "operationId": path[1:],
             "responses": {"200": good, **(secret if path != "/health" else {})},
         }}
+    text = {"text/plain": {"schema": {"type": "string"}}}
     paths["/metrics"] = {"get": {
-        "summary": "Counters for Prometheus.", "operationId": "metrics", "responses": {
-            "200": {"description": "Prometheus' text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-            **secret,
-        },
+        "summary": "Counters for Prometheus.", "operationId": "metrics",
+        "responses": {"200": {"description": "Prometheus' text format.", "content": text}, **secret},
     }}
     _name_models(definitions["$defs"], models)
     found: dict[str, Any] = {

@@ -5,7 +5,9 @@ import logging
 import os
 import socket
 import threading
+import time
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,38 +57,50 @@ def serve(request: ServeRequest, reporter: Reporter) -> None:
         settings = asked_settings(request.precision, request.device)
         keep_freed_memory()
         models = Models.load(request.models, request.language_model, request.home, settings)
-        service = Service(models, request.limits, key, reporter, torch.get_num_threads())
-        try:
-            _answer(service, request.limits, listening, reporter, _said(models, listening, key))
-        finally:
-            service.close()
-
-
-def _answer(
-    service: Service, limits: Limits, listening: socket.socket, reporter: Reporter, said: list[str]
-) -> None:
-    config = uvicorn.Config(
-        service.app, http=cast(Any, functools.partial(Connection, header_s=limits.header_s)), loop="asyncio", ws="none",
-        lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        limit_concurrency=limits.connections, timeout_keep_alive=max(int(limits.header_s), 1),
-        timeout_graceful_shutdown=int(limits.whole_s) + 1, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # clients that speak no HTTP are no news
-    server = uvicorn.Server(config)
-    # uvicorn leaves signals alone in any thread but the main one: they are read as in every other command.
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="http")
-    with stopping.signals_ask(reporter, "finishing what was accepted"):
-        thread.start()
-        for line in said:
-            reporter.line(line)
-        while thread.is_alive() and stopping.asked() is None:
-            thread.join(0.1)
-        ended_by_itself = not thread.is_alive()
-        server.should_exit = True
-        thread.join()
+        http = HttpServer(Service(models, request.limits, key, reporter, torch.get_num_threads()), listening)
+        # uvicorn leaves signals alone in any thread but the main one: they are read as in every other command.
+        with stopping.signals_ask(reporter, "finishing what was accepted"):
+            http.start()
+            for line in _said(models, listening, key):
+                reporter.line(line)
+            while http.alive and stopping.asked() is None:
+                time.sleep(0.1)
+            ended_by_itself = not http.alive
+            http.stop()
     if ended_by_itself:
         raise RuntimeError("the HTTP server ended without being asked to")
     reporter.line("serve: stopped")
+
+
+class HttpServer:
+    """uvicorn, answering for a service in a thread of its own."""
+
+    def __init__(self, service: Service, listening: socket.socket) -> None:
+        limits = service.limits
+        config = uvicorn.Config(
+            service.app, http=cast(Any, functools.partial(Connection, header_s=limits.header_s)), loop="asyncio",
+            ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            limit_concurrency=limits.connections, timeout_keep_alive=ceil(limits.header_s),
+            timeout_graceful_shutdown=ceil(limits.whole_s), h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # clients that speak no HTTP are no news
+        self._service, self._server = service, uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, name="http")
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """False once it has ended."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Accept nothing more, finish what was accepted, end."""
+        self._server.should_exit = True
+        self._thread.join()
+        self._service.close()
 
 
 def _said(models: Models, listening: socket.socket, key: str | None) -> list[str]:
@@ -120,7 +134,7 @@ def _key(path: Path | None) -> str | None:
         try:
             where, key = str(path), path.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--api-key-file {path} cannot be read: {error}.", "It holds one line of ASCII.") from error
+            raise InputError(f"--api-key-file {path} cannot be read: {error}.", "It is one line of ASCII.") from error
     if key is None:
         return None
     key = key.strip()
