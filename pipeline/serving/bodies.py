@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pipeline.inference.explanation import Method
 from pipeline.serving.limits import (
@@ -13,6 +13,12 @@ from pipeline.serving.limits import (
     MAX_TEXTS,
 )
 
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""An integer as JSON Schema means it: 3.0 is one."""
 Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
 
@@ -42,14 +48,14 @@ class GenerateBody(Asked):
     """A prompt to continue."""
 
     prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] = ""
-    max_tokens: int = Field(100, ge=1, le=MAX_NEW_TOKENS)
-    samples: int = Field(1, ge=1, le=MAX_SAMPLES)
+    max_tokens: Whole = Field(100, ge=1, le=MAX_NEW_TOKENS)
+    samples: Whole = Field(1, ge=1, le=MAX_SAMPLES)
     temperature: float = Field(0.75, ge=0, le=10, description="0: always the most probable token.")
-    top_k: int = Field(0, ge=0, le=2**31 - 1, description="0: off.")
+    top_k: Whole = Field(0, ge=0, le=2**31 - 1, description="0: off.")
     top_p: float = Field(1.0, gt=0, le=1, description="1: off.")
     min_p: float = Field(0.0, ge=0, le=1, description="0: off.")
     repetition_penalty: float = Field(1.0, ge=0.1, le=10, description="1: off.")
-    seed: int = Field(42, ge=0, le=2**53 - 1)
+    seed: Whole = Field(42, ge=0, le=2**53 - 1)
 
 
 class Prediction(BaseModel):

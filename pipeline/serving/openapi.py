@@ -3,7 +3,7 @@
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from pipeline import __version__
 from pipeline.serving import bodies
@@ -30,22 +30,21 @@ def document(models: Models, needs_key: bool) -> dict[str, Any]:
         "/health": ("Is the server up?", bodies.HealthAnswer),
         "/models": ("What is served.", bodies.ModelsAnswer),
     }
-    used = [body for _, *both in posts.values() for body in both] + [answer for _, answer in gets.values()]
-    refs, definitions = models_json_schema(
-        [(body, "validation" if body.__name__.endswith("Body") else "serialization")
-         for body in [*used, bodies.ErrorAnswer]],
-        ref_template="#/components/schemas/{model}",
-    )
+    used: list[tuple[type[BaseModel], JsonSchemaMode]] = [(bodies.ErrorAnswer, "serialization")]
+    for _, body, answer in posts.values():
+        used += [(body, "validation"), (answer, "serialization")]
+    used += [(answer, "serialization") for _, answer in gets.values()]
+    refs, definitions = models_json_schema(used, ref_template="#/components/schemas/{model}")
     schemas = {model: ref for (model, _), ref in refs.items()}
     error = {"application/json": {"schema": schemas[bodies.ErrorAnswer]}}
     refused = {str(status): {"description": text, "content": error} for status, text in _REFUSALS.items()}
     secret = {"401": refused["401"]} if needs_key else {}
     paths: dict[str, Any] = {}
-    for path, (summary, asked, answer) in posts.items():
+    for path, (summary, body, answer) in posts.items():
         good = {"description": summary, "content": {"application/json": {"schema": schemas[answer]}}}
         paths[path] = {"post": {
             "summary": summary, "operationId": path[1:],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[asked]}}},
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[body]}}},
             "responses": {"200": good, **{str(status): refused[str(status)] for status in _OF_BODIES}, **secret},
         }}
     for path, (summary, answer) in gets.items():

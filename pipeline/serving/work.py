@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -88,7 +89,7 @@ class MicroBatcher:
             started = time.perf_counter()
             try:
                 bundle = batch[0].bundle
-                found = bundle.probabilities(bundle.text.encode(texts), between_steps=lambda b=batch: _check(b))
+                found = bundle.probabilities(bundle.text.encode(texts), between_steps=partial(_check, batch))
             except Exception as error:  # this batch fails, the thread goes on
                 for request in batch:
                     request.answer.set_exception(error)

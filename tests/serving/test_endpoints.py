@@ -172,11 +172,12 @@ def test_what_takes_too_long_is_given_up(models: Models) -> None:
 
 
 def test_a_stop_finishes_what_was_accepted(models: Models) -> None:
-    one = replace(models, classifiers={"one": slow(models.classifiers["one"], 0.8)}, language_model=None)
+    one = replace(models, classifiers={"one": slow(models.classifiers["one"], 1.5)}, language_model=None)
     with running(one) as server, ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(server.post, "/predict", {"texts": [f"{i} film"]}) for i in range(4)]
-        answers += [pool.submit(server.post, "/explain", {"text": "warm film"})]
-        time.sleep(0.4)
+        answers = [pool.submit(server.post, "/explain", {"text": "warm film"})]
+        answers += [pool.submit(server.post, "/predict", {"texts": [f"{i} film"]}) for i in range(4)]
+        while counted(server)["staged_ulmfit_waiting_requests",] < 3:  # the first is being computed
+            time.sleep(0.01)
         stop = threading.Thread(target=server.http.stop)
         stop.start()
         assert [answer.result().status_code for answer in answers] == [200] * 5
