@@ -13,6 +13,7 @@ from pipeline.serving.limits import (
     MAX_TEXTS,
 )
 
+
 def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

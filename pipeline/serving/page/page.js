@@ -149,7 +149,7 @@ function marked(words) {
 function legend(answer) {
   const line = element("p", "legend");
   line.append("Marked: ", element("mark", "for s3", "for"), ` ${answer.explained} (solid), `,
-    element("mark", "against s3", "against"), " it (dotted); the darker the stronger.");
+    element("mark", "against s3", "against"), " it (dotted); the deeper the colour, the stronger.");
   return line;
 }
 
