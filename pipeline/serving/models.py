@@ -26,8 +26,12 @@ class Models:
         if len({folder.resolve() for folder in folders}) < len(folders):
             raise UsageError("A classifier is given twice.", "Name every --model once.")
         lm = None if language_model is None else find_language_model(language_model, home, "--lm")
+        bundles = [load_classifier_bundle(folder, run) for folder in folders]
+        for bundle in bundles:  # the first text and the first batch take seconds: what they need is made then
+            for n_texts in (1, 2):
+                bundle.predict(["A warm-up."] * n_texts)
         return cls(
-            {name: load_classifier_bundle(f, run) for name, f in zip(names(folders), folders, strict=True)},
+            dict(zip(names(folders), bundles, strict=True)),
             None if lm is None else (names([lm])[0], load_language_model_bundle(lm, run)),
         )
 
