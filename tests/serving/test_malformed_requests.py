@@ -248,6 +248,20 @@ def test_a_connection_is_used_again_and_left_alone_when_idle(impatient: Served) 
         assert connection.recv(100) == b""
 
 
+def test_an_answer_is_sent_at_once(impatient: Served) -> None:
+    """With Nagle's algorithm the body of each would wait for the 40 ms that a client may take to acknowledge."""
+    whole = request("/health", b"", method="GET")
+    seconds = []
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=10) as connection:
+        for _ in range(20):
+            started, received = time.perf_counter(), bytearray()
+            connection.sendall(whole)
+            while not is_whole(received):
+                received += connection.recv(65_536)
+            seconds.append(time.perf_counter() - started)
+    assert min(seconds[5:]) < 0.03
+
+
 def test_too_many_connections_are_sent_away(models: Models) -> None:
     with running(models, Limits(connections=10)) as server:
         held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(12)]
