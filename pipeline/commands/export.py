@@ -21,7 +21,8 @@ def command(  # noqa: PLR0917
     home: HomeOption = Path(),
 ) -> None:
     """Write a sealed language model as files that fastai's load_pretrained and load_encoder read."""
-    from pipeline import export_fastai as exporting
+    from pipeline.export.fastai import export_fastai
+    from pipeline.export.finding import find_model
 
-    done = exporting.export_fastai(exporting.find_lm(lm, run, home), output, name, Reporter(), force=force)
+    done = export_fastai(find_model("lm", lm, run, home), output, name, Reporter(), force=force)
     print(f"load it with fastai (from fastai.text.all import *):\n{done.code}")

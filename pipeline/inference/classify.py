@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pipeline import stopping
 from pipeline.artifact import Artifact
 from pipeline.errors import DataError, Stopped
-from pipeline.inference.bundle import LoadedClassifier, TextEncoder
+from pipeline.inference.bundle import LoadedClassifier
 from pipeline.progress import Reporter
 from pipeline.settings import RunSettings
 from pipeline.text.ids import IdStore
+from pipeline.text.text_encoder import TextEncoder
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import keep_freed_memory
 from pipeline.training.state import read_state, write_state
