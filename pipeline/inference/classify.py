@@ -104,17 +104,17 @@ def _sample(corpus: Artifact, store: IdStore) -> tuple[list[int], list[str]]:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = np.cumsum(groups)
         inside = [i for i, end in enumerate(ends) if np.any((train < end) & (train >= end - groups[i]))]
-        chosen = _spread(np.array(inside, dtype=np.int64), SAMPLE_GROUPS)
+        chosen = spread(np.array(inside, dtype=np.int64), SAMPLE_GROUPS)
         for group in chosen:
             start = int(ends[group]) - groups[group]
-            here = _spread(train[(train >= start) & (train < ends[group])], -(-SAMPLE_DOCUMENTS // len(chosen)))
+            here = spread(train[(train >= start) & (train < ends[group])], -(-SAMPLE_DOCUMENTS // len(chosen)))
             column = file.read_row_group(int(group), columns=["text"])["text"]
             numbers += here.tolist()
             texts += column.take(here - start).to_pylist()
     return numbers, texts
 
 
-def _spread(values: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+def spread(values: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """At most `n` of `values`, evenly spaced, first and last among them."""
     if len(values) <= n:
         return values
