@@ -82,7 +82,7 @@ def command(  # noqa: PLR0917
             mend = "Install what it needs: pip install -c constraints.txt '.[onnx]'"
             raise UsageError(f"{package} is not installed.", mend) from error
 
-        request = OnnxRequest(output, int8, documents or 1000, texts, home, force)
+        request = OnnxRequest(output, documents or 1000, int8, texts, home, force)
         print(describe(export_onnx(model, request, reporter)))
     else:
         from pipeline.export.card import CardRequest, find_evaluation

@@ -35,9 +35,9 @@ class OnnxRequest:
     """What was asked for on the command line."""
 
     output: Path
-    int8: bool = False
-    documents: int = 1000
+    documents: int
     """At most so many are compared."""
+    int8: bool = False
     texts: Path | None = None
     """A file of texts to compare with."""
     home: Path = Path()
@@ -92,7 +92,7 @@ def _table(parity: dict[str, Any]) -> list[list[str]]:
     return [
         header,
         *([
-            name, f"{side['size_mb']:,.2f}", f"{side['documents_per_s']:,.0f}",
+            name, f"{side['size_mb']:,.2f}", f"{side['documents_per_s']:,.1f}",
             percent(side["accuracy"]) if "accuracy" in side else "",
             *([percent(side["equal_labels"]), f"{side['max_difference']:.2g}", f"{side['mean_difference']:.2g}"]
               if "equal_labels" in side else [""] * 3),

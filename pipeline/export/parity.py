@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from pipeline.artifact import Artifact, read_manifest
+from pipeline.artifact import Artifact
 from pipeline.errors import DataError, InputError
 from pipeline.inference.bundle import BS, ClassifierBundle
 from pipeline.inference.classifier import Rows
@@ -25,7 +25,7 @@ from pipeline.inference.classify import spread
 from pipeline.inference.inputs import from_file
 from pipeline.model.architecture import HeadShape
 from pipeline.progress import Reporter
-from pipeline.report.documents import check_same_labels
+from pipeline.report.chain import chain_to, opened
 from pipeline.text.ids import IdStore
 
 TOLERANCE = 1e-4
@@ -59,16 +59,15 @@ def find_sample(bundle: ClassifierBundle, classifier: Artifact, home: Path, text
     """At most `n` documents: from the file `texts`, else the labelled ones of the ids that `classifier` was trained on,
     where these are still in their place below `home` (test split, else valid, else train), else random ones.
 
-    Raises InputError and DataError for a file that cannot be read or holds nothing.
+    Raises InputError and DataError for what cannot be read or holds nothing.
     """
     if texts is not None:
         rows = [row.text for row in _first(from_file(texts, None, "text"), n)]
         if not rows:
             raise DataError(f"{texts} holds no text.", "Give another --input.")
         return Sample(texts.name, bundle.text.encode(rows), None)
-    ids = _ids_behind(classifier, home)
+    ids = opened(chain_to(classifier, home), "ids")
     if ids is not None:
-        check_same_labels(ids, classifier)
         store = IdStore.open(ids)
         for split in _SPLITS:
             labelled = store.documents(split)[store.label_ids[store.documents(split)] >= 0]
@@ -83,17 +82,6 @@ def find_sample(bundle: ClassifierBundle, classifier: Artifact, home: Path, text
 
 def _first(rows: Iterable[Any], n: int) -> list[Any]:
     return [row for row, _ in zip(rows, range(n), strict=False)]
-
-
-def _ids_behind(classifier: Artifact, home: Path) -> Artifact | None:
-    record = classifier.manifest.inputs.get("ids")
-    if record is None:
-        return None
-    path = home / record.path
-    manifest = read_manifest(path)
-    if manifest is None or manifest.fingerprint != record.fingerprint:
-        return None
-    return Artifact(path, manifest)
 
 
 def _random(bundle: ClassifierBundle, lengths: Iterable[int]) -> Rows:

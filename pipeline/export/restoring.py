@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline import artifact as artifacts
 from pipeline import making
 from pipeline.artifact import MANIFEST, Artifact, Manifest, hash_file, read_manifest
-from pipeline.attempt import open_partial
+from pipeline.attempt import RESUME, open_partial
 from pipeline.errors import InputError, UsageError
 from pipeline.export.huggingface import MODEL, WEIGHTS_SUFFIX
 from pipeline.progress import Reporter
@@ -44,8 +44,12 @@ def restore(folder: Path, to: Path | None, run: str | None, home: Path, reporter
         if before is not None and not force:
             raise InputError(f"{target} holds another artifact.", "Replace it with --force, or name another place.")
         work, _ = open_partial(target, manifest.fingerprint)
-        _unpack(folder, manifest, work)
-        sealed = artifacts.seal(target, manifest)
+        try:
+            _unpack(folder, manifest, work)
+            sealed = artifacts.seal(target, manifest)
+        except Exception:
+            shutil.rmtree(work, ignore_errors=True)  # nobody can go on with it
+            raise
     reporter.line(f"{COMMAND}: {manifest.slot} {manifest.fingerprint[:12]} restored ({target})")
     return sealed
 
@@ -59,8 +63,10 @@ def _manifest(folder: Path) -> Manifest:
         )
     for name in manifest.files:
         parts = PurePosixPath(name).parts
-        if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or name == MANIFEST:
-            raise InputError(f"{folder / MANIFEST} names a file {name!r}, which leads out of the folder.", _MEND)
+        if not parts or parts[0] in ("/", "//", MANIFEST, RESUME) or ".." in parts or "\\" in name:
+            raise InputError(f"{folder / MANIFEST} names a file {name!r}, which no model has.", _MEND)
+    if manifest.identity.get("direction") not in ("fwd", "bwd"):
+        raise InputError(f"{folder / MANIFEST} does not say in which direction the model reads.", _MEND)
     return manifest
 
 
@@ -82,10 +88,10 @@ def _unpack(folder: Path, manifest: Manifest, work: Path) -> None:
     for name, record in manifest.files.items():
         path = work / name
         if name not in weights:
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, path)
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
                 raise InputError(f"{folder / name} is missing.", _MEND) from None
         found = hash_file(path)
         if found != record.sha256:

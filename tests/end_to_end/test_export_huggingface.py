@@ -196,15 +196,17 @@ def test_changed_folders_are_refused(copy: Path, tmp_path: Path) -> None:
     assert "labels.json is not what was exported" in restore(copy, tmp_path / "to", 3)
     (copy / "labels.json").unlink()
     assert "labels.json is missing. Download the folder again." in restore(copy, tmp_path / "to", 3)
-    assert not (tmp_path / "to").exists()
+    assert not [path.name for path in tmp_path.iterdir() if path.name not in ("copy", ".to.lock")]
 
 
-@pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside", "..\\outside", "manifest.json"])
+@pytest.mark.parametrize("name", [
+    "../outside", "/outside", "//outside", "a/../../outside", "..\\outside", "./manifest.json", "resume/outside", ".",
+])
 def test_a_manifest_cannot_lead_out_of_the_folder(copy: Path, tmp_path: Path, name: str) -> None:
     record = read_manifest(copy)
     assert record is not None
     _reseal(copy, record.model_copy(update={"files": {**record.files, name: record.files["labels.json"]}}))
-    assert "which leads out of the folder" in restore(copy, tmp_path / "to/artifact", 3)
+    assert "which no model has" in restore(copy, tmp_path / "to/artifact", 3)
     assert not list(tmp_path.rglob("outside"))
 
 
@@ -216,6 +218,13 @@ def test_other_slots_and_folders_are_refused(copy: Path, finished: Path, tmp_pat
     extra = {**record.files, "x.safetensors": record.files["labels.json"]}
     _reseal(copy, record.model_copy(update={"files": extra}))
     assert "names weights of no model: x.safetensors" in restore(copy, tmp_path / "to", 3)
+    conflict = {**record.files, "labels.json/x": record.files["labels.json"]}
+    _reseal(copy, record.model_copy(update={"files": conflict}))
+    assert "is missing. Download the folder again." in restore(copy, tmp_path / "to", 3)
+    _reseal(copy, record.model_copy(update={"identity": {**record.identity, "direction": "../../x"}}))
+    assert "does not say in which direction" in call(
+        "import-huggingface", str(copy), "--run", "a", "--home", str(tmp_path), exit_code=3
+    ).output
     _reseal(copy, record.model_copy(update={"slot": "corpus"}))
     assert "was not written by" in restore(copy, tmp_path / "to", 3)
 

@@ -49,7 +49,7 @@ def run(session: Any, rows: list[Any], fill: int = 0) -> Any:
 
 
 def export(folder: Path, output: Path, **request: Any) -> dict[str, Any]:
-    asked = OnnxRequest(output, home=folder.parent, **request)
+    asked = OnnxRequest(output, request.pop("documents", 30), home=folder.parent, **request)
     return export_onnx(open_artifact(folder, "classifier"), asked, Reporter(io.StringIO()))
 
 
