@@ -24,7 +24,7 @@ def placed(output: Path, *, force: bool, alone: bool = False, last: str = "") ->
     """
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file, not a folder.", "Name another --output.")
-    work = output / _WORK
+    work, is_new = output / _WORK, not output.exists()
     with _limits():
         output.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(work, ignore_errors=True)  # of an export that was killed
@@ -34,6 +34,9 @@ def placed(output: Path, *, force: bool, alone: bool = False, last: str = "") ->
             _move(work, output, force, alone, last)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):  # not empty: all went well
+                    output.rmdir()
 
 
 def _move(work: Path, output: Path, force: bool, alone: bool, last: str) -> None:

@@ -17,7 +17,7 @@ from hub_server import Hub
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
-from pipeline.artifact import Manifest, read_manifest
+from pipeline.artifact import Manifest, hash_file, read_manifest
 from pipeline.inference.bundle import load_classifier_bundle
 from pipeline.report.figures import FORMS
 from pipeline.settings import RunSettings
@@ -177,6 +177,30 @@ def test_a_classifier_without_its_evaluation_says_so(finished: Path, tmp_path: P
         "--evaluation", named,
     )
     assert ModelCard.load(tmp_path / "b/README.md").data.eval_results is not None
+
+
+def test_results_of_the_published_protocol_are_called_so(finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished / "models/smoke/evaluation", tmp_path / "evaluation"))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics["protocol"]["transductive"] = True
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    record = read_manifest(folder)
+    assert record is not None
+    size = (folder / "metrics.json").stat().st_size
+    changed = record.files["metrics.json"].model_copy(
+        update={"sha256": hash_file(folder / "metrics.json"), "size_bytes": size}
+    )
+    _reseal(folder, record.model_copy(update={"files": {**record.files, "metrics.json": changed}}))
+    call(
+        "export", "--to", "huggingface", "--run", "smoke", "--home", str(finished), "--output", str(tmp_path / "out"),
+        "--evaluation", str(folder),
+    )
+    card = ModelCard.load(tmp_path / "out/README.md")
+    assert {r.metric_name for r in card.data.eval_results or []} == {
+        "Accuracy (published protocol)", "Macro F1 (published protocol)"
+    }
+    assert "> **Note.** These numbers are transductive" in card.text
+    assert "- Protocol: published." in card.text
 
 
 def test_changed_folders_are_refused(copy: Path, tmp_path: Path) -> None:
