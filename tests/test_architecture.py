@@ -25,7 +25,7 @@ LEVELS = (
     {"training"},
     {"inference"},
     {"report"},
-    {"stages", "runs", "import_fastai", "export_fastai", "pack", "counterpart"},
+    {"stages", "runs", "import_fastai", "export", "pack", "counterpart"},
     {"status", "ensembles", "find_lr", "reporting"},
     {"benchmark", "commands"},
     {"cli"},

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -63,11 +64,12 @@ def test_every_recipe_is_package_data() -> None:
     assert files == packed != set()
 
 
-def test_every_template_is_package_data() -> None:
-    folder = ROOT / "pipeline" / "report"
-    packed = {path for pattern in PROJECT["tool"]["setuptools"]["package-data"]["pipeline.report"]
+@pytest.mark.parametrize(("part", "templates"), [("report", "templates"), ("export", "pages")])
+def test_every_template_is_package_data(part: str, templates: str) -> None:
+    folder = ROOT / "pipeline" / part
+    packed = {path for pattern in PROJECT["tool"]["setuptools"]["package-data"][f"pipeline.{part}"]
               for path in folder.glob(pattern)}
-    assert {path for path in (folder / "templates").iterdir() if path.is_file()} == packed != set()
+    assert {path for path in (folder / templates).iterdir() if path.is_file()} == packed != set()
 
 
 def test_every_folder_with_modules_is_a_package() -> None:
