@@ -34,6 +34,10 @@ def command(  # noqa: PLR0917
         Path | None, typer.Option("--input", metavar="FILE", help="onnx: texts to compare with (.txt, .csv, .jsonl, "
                                   ".parquet). Default: labelled documents of the run.")
     ] = None,
+    split: Annotated[
+        Literal["valid", "test"] | None, typer.Option("--split", help="onnx: which of the run's. Default: valid; "
+                                                      "nothing is chosen by what is compared.")
+    ] = None,
     documents: Annotated[
         int | None, typer.Option("--documents", metavar="N", min=1, help="onnx: compare at most so many. "
                                  "Default: 1000.")
@@ -58,7 +62,7 @@ def command(  # noqa: PLR0917
     _check(to, {
         "--classifier": (classifier, ("onnx", "huggingface")), "--lm": (lm, ("fastai", "huggingface")),
         "--name": (name, ("fastai", "huggingface")), "--int8": (int8 or None, ("onnx",)),
-        "--input": (texts, ("onnx",)), "--documents": (documents, ("onnx",)),
+        "--input": (texts, ("onnx",)), "--split": (split, ("onnx",)), "--documents": (documents, ("onnx",)),
         "--evaluation": (evaluation, ("huggingface",)), "--license": (license, ("huggingface",)),
         "--language": (language, ("huggingface",)),
     })
@@ -82,7 +86,7 @@ def command(  # noqa: PLR0917
             mend = "Install what it needs: pip install -c constraints.txt '.[onnx]'"
             raise UsageError(f"{package} is not installed.", mend) from error
 
-        request = OnnxRequest(output, documents or 1000, int8, texts, home, force)
+        request = OnnxRequest(output, documents or 1000, int8, texts, split or "valid", home, force)
         print(describe(export_onnx(model, request, reporter)))
     else:
         from pipeline.export.card import CardRequest, find_evaluation

@@ -14,7 +14,8 @@ def command(
     ],
     output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="Where the copies go, each by its name.")],
     storage: Annotated[
-        Literal["int8", "bf16"], typer.Option("--storage", help="int8: a quarter of the size, bf16: half of it.")
+        Literal["int8", "bf16", "float32"],
+        typer.Option("--storage", help="int8: a quarter of the size, bf16: half of it, float32: all of it."),
     ] = "int8",
     force: Annotated[bool, typer.Option("--force", help="Replace what was packed from something else.")] = False,
 ) -> None:

@@ -40,6 +40,8 @@ class OnnxRequest:
     int8: bool = False
     texts: Path | None = None
     """A file of texts to compare with."""
+    split: str = "valid"
+    """Else the labelled documents of this split of the run."""
     home: Path = Path()
     force: bool = False
 
@@ -51,7 +53,9 @@ def export_onnx(classifier: Artifact, request: OnnxRequest, reporter: Reporter) 
     probabilities; StorageError.
     """
     bundle = load_classifier_bundle(classifier.path, _FLOAT32)
-    sample = find_sample(bundle, classifier, request.home, request.texts, request.documents)
+    sample = find_sample(
+        bundle, classifier, request.home, texts=request.texts, split=request.split, n=request.documents
+    )
     with placed(request.output, force=request.force, alone=True, last=README) as work:
         models = {"float32": work / FILES["float32"]}
         onnx.save(classifier_graph(classifier.path, bundle.classifier.direction), models["float32"])

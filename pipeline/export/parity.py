@@ -27,11 +27,11 @@ from pipeline.model.architecture import HeadShape
 from pipeline.progress import Reporter
 from pipeline.report.chain import chain_to, opened
 from pipeline.text.ids import IdStore
+from pipeline.text.labelled import labelled_documents
 
 TOLERANCE = 1e-4
 """Of float32 probabilities. Real differences are of 1e-6: sums are taken in another order."""
 _GENERATED, _LONGEST_GENERATED = 200, 400
-_SPLITS = ("test", "valid", "train")
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,11 @@ class _Side:
     elapsed_s: float = 0.0
 
 
-def find_sample(bundle: ClassifierBundle, classifier: Artifact, home: Path, texts: Path | None, n: int) -> Sample:
-    """At most `n` documents: from the file `texts`, else the labelled ones of the ids that `classifier` was trained on,
-    where these are still in their place below `home` (test split, else valid, else train), else random ones.
+def find_sample(
+    bundle: ClassifierBundle, classifier: Artifact, home: Path, *, texts: Path | None, split: str, n: int
+) -> Sample:
+    """At most `n` documents: from the file `texts`, else the labelled ones in `split` of the ids that `classifier` was
+    trained on, where these are still in their place below `home`, else random ones.
 
     Raises InputError and DataError for what cannot be read or holds nothing.
     """
@@ -69,13 +71,12 @@ def find_sample(bundle: ClassifierBundle, classifier: Artifact, home: Path, text
     ids = opened(chain_to(classifier, home), "ids")
     if ids is not None:
         store = IdStore.open(ids)
-        for split in _SPLITS:
-            labelled = store.documents(split)[store.label_ids[store.documents(split)] >= 0]
-            if len(labelled):
-                chosen = spread(labelled, n)
-                where = f"{split} split of {classifier.manifest.inputs['ids'].path}"
-                documents = [store.document(int(i)) for i in chosen]
-                return Sample(where, documents, store.label_ids[chosen].astype(np.int64))
+        labelled = labelled_documents(store, [split])
+        if len(labelled):
+            chosen = spread(labelled, n)
+            where = f"{split} split of {classifier.manifest.inputs['ids'].path}"
+            documents = [store.document(int(i)) for i in chosen]
+            return Sample(where, documents, store.label_ids[chosen].astype(np.int64))
     lengths = np.random.default_rng(0).integers(1, _LONGEST_GENERATED, min(n, _GENERATED))
     return Sample("random tokens", _random(bundle, lengths), None)
 

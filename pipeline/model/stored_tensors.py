@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.errors import InputError
 
 Tensors = dict[str, Tensor]
-Storage = Literal["int8", "bf16"]
+Storage = Literal["int8", "bf16", "float32"]
 SCALE = ".scale"
 SMALL = 65_536
 """Numbers of a matrix that is not worth storing in fewer bits."""
@@ -34,10 +34,10 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def in_fewer_bits(tensors: Tensors, storage: Storage) -> Tensors:
-    """What a file keeps of float32 `tensors`: large matrices in `storage`, everything else unchanged."""
+    """What a file keeps of float32 `tensors`: large matrices in `storage`, everything else as it is."""
     kept: Tensors = {}
     for name, tensor in tensors.items():
-        if tensor.dim() != 2 or tensor.numel() < SMALL or tensor.dtype != torch.float32:
+        if storage == "float32" or tensor.dim() != 2 or tensor.numel() < SMALL or tensor.dtype != torch.float32:
             kept[name] = tensor
         elif storage == "bf16":
             kept[name] = tensor.to(torch.bfloat16)

@@ -12,9 +12,10 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 
-def test_a_run_is_compared_on_its_test_split(finished: Path, tmp_path: Path) -> None:
+def test_a_run_is_compared_on_the_split_asked_for(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = call("export", "--to", "onnx", "--run", "smoke", "--home", str(finished), "--output", str(out), "--int8")
+    done = call("export", "--to", "onnx", "--run", "smoke", "--home", str(finished), "--output", str(out), "--int8",
+                "--split", "test")
     parity = json.loads((out / "parity.json").read_text(encoding="utf-8"))
     evaluation = manifest(finished / "models/smoke/evaluation")["metrics"]
     assert parity["sample"] == "test split of data/smoke/ids"
@@ -37,7 +38,7 @@ def test_a_run_is_compared_on_its_test_split(finished: Path, tmp_path: Path) -> 
         "export", "--to", "onnx", "--run", "smoke", "--home", str(finished), "--output", str(tmp_path / "some"),
         "--documents", "7",
     )
-    assert some.stdout.startswith("7 documents, ")
+    assert some.stdout.startswith("7 documents, valid split of ")
 
 
 def test_without_the_extra_it_says_what_to_install(finished: Path, tmp_path: Path) -> None:

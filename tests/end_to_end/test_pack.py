@@ -88,3 +88,15 @@ def test_packed_models_are_evaluated_and_fine_tuned_like_others(home: Path) -> N
     assert manifest(home / "models/more/lm-fwd")["files"]["encoder.safetensors"]["size_bytes"] == manifest(
         home / "models/smoke/lm-fwd"
     )["files"]["encoder.safetensors"]["size_bytes"]
+
+
+@pytest.mark.parametrize("storage", ["float32", "bf16"])
+def test_what_is_packed_can_go_to_the_hub_and_come_back(home: Path, tmp_path: Path, storage: str) -> None:
+    call("pack", str(home / "models/smoke/classifier-fwd"), "--output", str(tmp_path), "--storage", storage)
+    packed = tmp_path / "classifier-fwd"
+    call("export", "--to", "huggingface", "--classifier", str(packed), "--output", str(tmp_path / "hub"))
+    call("import-huggingface", str(tmp_path / "hub"), "--to", str(tmp_path / "back"))
+    assert (tmp_path / "back/manifest.json").read_bytes() == (packed / "manifest.json").read_bytes()
+    assert np.array_equal(probabilities(tmp_path / "back"), probabilities(packed))
+    whole = probabilities(home / "models/smoke/classifier-fwd")
+    assert np.array_equal(probabilities(packed), whole) == (storage == "float32")
