@@ -43,13 +43,14 @@ def command(  # noqa: PLR0917
     home: HomeOption = Path(),
 ) -> None:
     """Predict the class of texts with a sealed classifier: label and probabilities, in the order of the input."""
-    from pipeline.inference import predict as predicting
+    from pipeline.inference.bulk import Request
+    from pipeline.inference.predict import predict
 
     reporter = Reporter()
-    request = predicting.PredictRequest(
+    request = Request(
         model, tuple(texts or ()), source, output, id_column, text_column, bs, precision, device, force, home
     )
     stopping.forget()
     stopping.stop_after(stop_after)
     with stopping.signals_ask(reporter):
-        predicting.predict(request, reporter, sys.stdin.buffer, sys.stdout.buffer)
+        predict(request, reporter, sys.stdin.buffer, sys.stdout.buffer)
