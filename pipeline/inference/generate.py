@@ -79,6 +79,11 @@ class Prompt:
     """The model writes what comes before it."""
     tokenizer: Tokenizer
 
+    @property
+    def unknown(self) -> int:
+        """Tokens that are outside the vocabulary."""
+        return self.tokens.count(UNK)
+
 
 @dataclass(frozen=True)
 class Sample:
