@@ -15,10 +15,10 @@ from typing import Any, BinaryIO, Protocol
 from pipeline import machine, stopping
 from pipeline.errors import LockedError, PipelineError, Stopped, UsageError
 from pipeline.inference.bundle import BS, TextEncoder
-from pipeline.inference.classifier import Rows
 from pipeline.inference.inputs import InputText, blocks, digest, from_arguments, from_file, from_lines
 from pipeline.inference.outputs import Format
 from pipeline.inference.parts import Parts, parts_folder
+from pipeline.inference.pooling import Rows
 from pipeline.lock import locked
 from pipeline.progress import Reporter, Task, format_duration
 from pipeline.storage import move_into_place, sync

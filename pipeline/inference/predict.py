@@ -13,9 +13,9 @@ import numpy as np
 from pipeline.errors import DivergedError
 from pipeline.inference.bulk import Request, Wording, carry_out
 from pipeline.inference.bundle import ClassifierBundle, TextEncoder, load_classifier_bundle
-from pipeline.inference.classifier import Rows
 from pipeline.inference.models import find_model, run_settings
 from pipeline.inference.outputs import FORMATS, Format, Predictions
+from pipeline.inference.pooling import Rows
 from pipeline.progress import Reporter
 from pipeline.training.device import Device
 
