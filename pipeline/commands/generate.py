@@ -10,7 +10,7 @@ import typer
 
 from pipeline import machine, stopping
 from pipeline.errors import PipelineError, Stopped
-from pipeline.options import HomeOption, StopAfterOption
+from pipeline.options import DeviceOption, HomeOption, PrecisionOption, StopAfterOption
 from pipeline.progress import Reporter, printable
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def command(  # noqa: PLR0917
         bool, typer.Option("--json", help='One object {"model", "prompt", "sampling", "samples": [{"text", "written", '
                            '"n_tokens", "ended"}]}; ended is document, max_tokens or stopped.')
     ] = False,
-    precision: Annotated[str, typer.Option("--precision", metavar="auto|fp16|bf16|fp32")] = "fp32",
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]")] = "auto",
+    precision: PrecisionOption = "fp32",
+    device: DeviceOption = "auto",
     stop_after: StopAfterOption = None,
     home: HomeOption = Path(),
 ) -> None:
