@@ -12,7 +12,7 @@ import typer
 
 from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
 from pipeline.benchmark.command import benchmark
-from pipeline.commands import embed, export, find_lr, generate, import_fastai, predict
+from pipeline.commands import embed, export, find_lr, generate, import_fastai, neighbours, predict
 from pipeline.commands.group import Commands, StageCommand
 from pipeline.errors import UsageError
 from pipeline.options import (
@@ -191,6 +191,7 @@ app.command("report")(reporting.command)
 app.command("predict")(predict.command)
 app.command("generate")(generate.command)
 app.command("embed")(embed.command)
+app.command("neighbours")(neighbours.command)
 app.command("import-fastai")(import_fastai.command)
 app.command("find-lr")(find_lr.command)
 app.command("export")(export.command)

@@ -24,7 +24,7 @@ from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "generate", "embed",
+    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "generate", "embed", "neighbours",
     "import-fastai", "find-lr", "export", "benchmark", "recipes",
 )
 RECIPE = """

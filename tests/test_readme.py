@@ -30,7 +30,7 @@ def test_it_is_short_enough_to_read() -> None:
 def test_its_commands_exist() -> None:
     names = {command.split()[0] for command in COMMANDS if command.strip()}
     others = {
-        "evaluate_ensemble", "run", "status", "recipes", "report", "predict", "generate", "embed",
+        "evaluate_ensemble", "run", "status", "recipes", "report", "predict", "generate", "embed", "neighbours",
         "import-fastai", "find-lr", "export", "benchmark",
     }
     assert names - {"...", "STAGE"} <= {*others, *STAGE_NAMES}
