@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
-from pipeline.benchmark.command import benchmark
+from pipeline.benchmark.command import BenchmarkCommand, benchmark
 from pipeline.commands import embed, export, find_lr, generate, import_fastai, neighbours, predict
 from pipeline.commands.group import Commands, StageCommand
 from pipeline.errors import UsageError
@@ -195,7 +195,7 @@ app.command("neighbours")(neighbours.command)
 app.command("import-fastai")(import_fastai.command)
 app.command("find-lr")(find_lr.command)
 app.command("export")(export.command)
-app.command()(benchmark)
+app.command("benchmark", cls=BenchmarkCommand)(benchmark)
 
 
 @app.command()

@@ -173,6 +173,10 @@ def _protocol(protocol: Metrics) -> str:
         f"The language model was trained on {read}; the classifier on the labelled documents of {on}; the best epoch "
         f"was chosen on {chosen_on}. The baseline was fitted on the same documents of {on}.",
     ]
+    if protocol.get("labelled"):
+        lines.append(
+            f"Of the labels of train and valid, {protocol['labelled']:,} were looked at: train_classifier.labelled."
+        )
     if protocol["test_documents_without_label"]:
         lines.append(f"{protocol['test_documents_without_label']:,} test documents have no label and are not scored.")
     lines += [f"Corpus, {escape(name)}: {count}." for name, count in protocol["duplicates"].items()]

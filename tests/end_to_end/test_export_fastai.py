@@ -223,7 +223,7 @@ def test_what_cannot_be_exported(imported: Artifact, tmp_path: Path) -> None:
     assert find_lm(imported.path, None, tmp_path).manifest == imported.manifest
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(strings=st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_a_written_list_is_what_pickle_reads_and_names_nothing(
     strings: list[str], tmp_path_factory: pytest.TempPathFactory
