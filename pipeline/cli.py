@@ -12,7 +12,18 @@ import typer
 
 from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
 from pipeline.benchmark.command import BenchmarkCommand, benchmark
-from pipeline.commands import export, find_lr, import_fastai, import_huggingface, pack, predict, push
+from pipeline.commands import (
+    embed,
+    export,
+    find_lr,
+    generate,
+    import_fastai,
+    import_huggingface,
+    neighbours,
+    pack,
+    predict,
+    push,
+)
 from pipeline.commands.group import Commands, StageCommand
 from pipeline.errors import UsageError
 from pipeline.options import (
@@ -189,6 +200,9 @@ def show_status(  # noqa: PLR0917
 
 app.command("report")(reporting.command)
 app.command("predict")(predict.command)
+app.command("generate")(generate.command)
+app.command("embed")(embed.command)
+app.command("neighbours")(neighbours.command)
 app.command("import-fastai")(import_fastai.command)
 app.command("find-lr")(find_lr.command)
 app.command("export")(export.command)

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from pipeline.artifact import Artifact
 from pipeline.errors import DataError, InputError
 from pipeline.inference.bundle import BS, ClassifierBundle
-from pipeline.inference.classifier import Rows
 from pipeline.inference.classify import spread
 from pipeline.inference.inputs import from_file
+from pipeline.inference.pooling import Rows
 from pipeline.model.architecture import HeadShape
 from pipeline.progress import Reporter
 from pipeline.report.chain import chain_to, opened

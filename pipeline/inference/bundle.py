@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.errors import InputError
-from pipeline.inference.classifier import Classifier, Rows, load_classifier
+from pipeline.inference.classifier import Classifier, load_classifier
+from pipeline.inference.pooling import Rows
 from pipeline.inference.ragged import Lengths, plan_batches
 from pipeline.settings import RunSettings
 from pipeline.text.text_encoder import TextEncoder

@@ -109,20 +109,22 @@ def resolve(words: Iterable[str]) -> Iterator[str]:
     """
     queue = list(words)
     at = 0
-    case = ""
+    case = mark = ""
+    count = 1
     while at < len(queue):
         word = queue[at]
         at += 1
-        if word in (REP, WREP) and at + 1 < len(queue) and _is_count(queue[at]):
-            count, what = min(int(queue[at]), MAX_REPEAT), queue[at + 1]
-            at += 2
-            yield _cased((what * count) if word == REP else " ".join([what] * count), case)
-            case = ""
+        if word in (REP, WREP):
+            mark, count = "", 1
+            if at < len(queue) and _is_count(queue[at]):
+                mark, count = word, min(int(queue[at]), MAX_REPEAT)
+                at += 1
         elif word in (UP, MAJ):
             case = word
         elif word == UNK or word not in SPECIAL_TOKENS:
-            yield _cased(word, case)
-            case = ""
+            word = _cased(word, case)
+            yield word * count if mark == REP else " ".join([word] * count)
+            case, mark, count = "", "", 1
 
 
 def _is_count(word: str) -> bool:
@@ -145,8 +147,13 @@ def join_words(words: Sequence[str]) -> str:
     glue = True
     for word in words:
         blank = word.isspace()
-        if not (glue or blank or word in _NO_SPACE_BEFORE):
+        if not (glue or blank or word in _NO_SPACE_BEFORE or _is_repeat(word, _NO_SPACE_BEFORE)):
             parts.append(" ")
         parts.append(word)
         glue = blank or word in _NO_SPACE_AFTER
     return "".join(parts)
+
+
+def _is_repeat(word: str, characters: frozenset[str]) -> bool:
+    """True for one of `characters` several times, as in `!!!`."""
+    return word[:1] in characters and word == word[0] * len(word)

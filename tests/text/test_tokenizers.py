@@ -93,7 +93,8 @@ def test_characters_with_special_tokens_kept_whole() -> None:
 def test_words_come_back_as_readable_text() -> None:
     word = WordTokenizer()
     text = "It's GREAT, isn't it? (See it!)\n\nNo no no no. Wow!!!"
-    assert word.detokenize(word.tokenize(text)) == "It's GREAT, isn't it? (see it!)\n\nNo no no no. Wow !!!"
+    assert word.detokenize(word.tokenize(text)) == "It's GREAT, isn't it? (see it!)\n\nNo no no no. Wow!!!"
+    assert word.detokenize(word.tokenize("So Very Very Very GOOD GOOD GOOD...")) == "So Very Very Very GOOD GOOD GOOD…"
 
 
 def test_marks_with_nothing_to_act_on_are_ignored() -> None:
@@ -102,6 +103,8 @@ def test_marks_with_nothing_to_act_on_are_ignored() -> None:
     assert list(resolve(["xxbos", "xxup", "xxrep", "3", "a", "xxpad"])) == ["AAA"]
     assert list(resolve(["xxrep", "999999999", "a"])) == ["a" * MAX_REPEAT]
     assert list(resolve(["xxrep", "9" * 5000, "a"])) == ["9" * 5000, "a"]
+    assert list(resolve(["xxrep", "3", "xxrep", "4", "a"])) == ["aaaa"]
+    assert list(resolve(["xxwrep", "3", "xxmaj"])) == []
 
 
 @pytest.mark.parametrize("kind", ["word", "subword", "char"])
