@@ -11,8 +11,21 @@ from typing import Annotated
 import typer
 
 from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
-from pipeline.benchmark.command import benchmark
-from pipeline.commands import explain, export, find_lr, import_fastai, predict, serve
+from pipeline.benchmark.command import BenchmarkCommand, benchmark
+from pipeline.commands import (
+    embed,
+    explain,
+    export,
+    find_lr,
+    generate,
+    import_fastai,
+    import_huggingface,
+    neighbours,
+    pack,
+    predict,
+    push,
+    serve,
+)
 from pipeline.commands.group import Commands, StageCommand
 from pipeline.errors import UsageError
 from pipeline.options import (
@@ -190,11 +203,17 @@ def show_status(  # noqa: PLR0917
 app.command("report")(reporting.command)
 app.command("predict")(predict.command)
 app.command("explain")(explain.command)
+app.command("generate")(generate.command)
+app.command("embed")(embed.command)
+app.command("neighbours")(neighbours.command)
 app.command("serve")(serve.command)
 app.command("import-fastai")(import_fastai.command)
 app.command("find-lr")(find_lr.command)
 app.command("export")(export.command)
-app.command()(benchmark)
+app.command("push")(push.command)
+app.command("import-huggingface")(import_huggingface.command)
+app.command("pack")(pack.command)
+app.command("benchmark", cls=BenchmarkCommand)(benchmark)
 
 
 @app.command()

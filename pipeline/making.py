@@ -27,6 +27,8 @@ class Order:
     settings: dict[str, dict[str, Any]]
     inputs: dict[str, InputRecord] = field(default_factory=dict)
     source: dict[str, Any] | None = None
+    anonymous: bool = False
+    """It is to be given away: its manifest names no host and no job."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,14 @@ def make(order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Rep
     outcome = work(folder, resuming)
     commit, dirty = provenance.git_state()
     process, wall_s = provenance.this_process(), time.monotonic() - started
+    host, job_id = ("", None) if order.anonymous else (process["host"], process["job_id"])
     sealed = artifacts.seal(
         order.target,
         Manifest(
             slot=order.slot, stage=order.stage, code_version=order.code_version, fingerprint=order.fingerprint,
             settings=order.settings, inputs=order.inputs, source=order.source, identity=outcome.identity, files={},
-            versions=provenance.installed_versions(), git_commit=commit, git_dirty=dirty, host=process["host"],
-            job_id=process["job_id"], device=outcome.device, precision=outcome.precision, created=provenance.now(),
+            versions=provenance.installed_versions(), git_commit=commit, git_dirty=dirty, host=host,
+            job_id=job_id, device=outcome.device, precision=outcome.precision, created=provenance.now(),
             wall_s=round(wall_s, 3), peak_memory_mb=round(machine.peak_memory_mb(), 1), metrics=outcome.metrics,
         ),
     )

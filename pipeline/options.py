@@ -46,3 +46,24 @@ StopAfterOption = Annotated[
                  "before a time limit does; the same command goes on."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would happen; run nothing, write nothing.")]
+TextsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[TEXT]...", help="Texts. Default: --input, or one text a line from standard input."),
+]
+InputOption = Annotated[
+    Path | None,
+    typer.Option("--input", metavar="FILE", help="A .txt (one text a line), .csv, .jsonl or .parquet."),
+]
+IdColumnOption = Annotated[
+    str | None, typer.Option("--id-column", metavar="NAME", help="Default: id if there is one, else row numbers.")
+]
+TextColumnOption = Annotated[str, typer.Option("--text-column", metavar="NAME")]
+BsOption = Annotated[int, typer.Option("--bs", min=1, help="Documents per batch.")]
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", metavar="auto|fp16|bf16|fp32", help="auto: fp16 on CUDA, bf16 on a CPU that has "
+                      "it, else fp32.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]")]
+ReplaceOption = Annotated[
+    bool, typer.Option("--force", help="Replace the output; discard an unfinished one of another input or model.")
+]

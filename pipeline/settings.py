@@ -254,9 +254,8 @@ class FinetuneLMSettings(TrainingSettings):
     )
     tie_weights: bool = setting(True, "Decoder and embedding share one weight matrix.")
     vocabulary: Literal["inherit", "match"] = setting(
-        "inherit",
-        "With inputs.start_lm: inherit (its tokenizer and vocabulary) or match (the run's own; a token takes the row "
-        "of the same token, a piece those of the words it is part of, others the mean row).",
+        "inherit", "With inputs.start_lm: inherit (its tokenizer and vocabulary) or match (the run's own; a token "
+        "takes the row of the same token, a piece those of the words it is part of, others the mean row).",
     )
     transductive: bool = setting(
         False, "Let the language model read the test split's text (the published protocol); every report then says so."
@@ -279,9 +278,14 @@ class TrainClassifierSettings(TrainingSettings):
     lin_ftrs: tuple[Count, ...] = setting((50,), "Sizes of the hidden layers of the head (fastai's default).")
     head_p: Probability = setting(0.1, "Dropout before the later layers of the head (fastai's default).")
     validate_on: Literal["valid", "test"] = setting(
-        "valid",
-        "Split that chooses the epoch. test is the published protocol: valid is then trained on too; every report says "
-        "so.",
+        "valid", "Split that chooses the epoch. test is the published protocol: valid is then trained on too; every "
+        "report says so.",
+    )
+    labelled: int | None = setting(
+        None, "Look at this many labels only, drawn by run.seed, evenly; train and valid share them as they are.", ge=4
+    )
+    encoder: Literal["pretrained", "random"] = setting(
+        "pretrained", "Start with the language model's weights or, to see what they are worth, with random ones."
     )
     max_len: Count = setting(1440, "Pooling sees the last max_len tokens of a document (fastai's 72 * 20).")
     class_weights: Literal["none", "balanced"] = setting(
@@ -303,9 +307,11 @@ class TrainClassifierSettings(TrainingSettings):
     )
 
     @model_validator(mode="after")
-    def _pools_a_chunk(self) -> "TrainClassifierSettings":
+    def _fits_together(self) -> "TrainClassifierSettings":
         if self.max_len < self.seq_len:
             raise ValueError(f"max_len is {self.max_len}, less than one chunk of seq_len {self.seq_len}")
+        if self.encoder == "random" and self.lm_loss_weight:
+            raise ValueError("encoder is random, but lm_loss_weight brings in the language model's decoder")
         return self
 
 

@@ -25,7 +25,7 @@ LEVELS = (
     {"training"},
     {"inference"},
     {"report", "serving"},
-    {"stages", "runs", "import_fastai", "export_fastai", "counterpart"},
+    {"stages", "runs", "import_fastai", "export", "pack", "counterpart"},
     {"status", "ensembles", "find_lr", "reporting"},
     {"benchmark", "commands"},
     {"cli"},

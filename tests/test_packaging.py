@@ -64,12 +64,12 @@ def test_every_recipe_is_package_data() -> None:
     assert files == packed != set()
 
 
-@pytest.mark.parametrize(("package", "name"), [("report", "templates"), ("serving", "page")])
-def test_every_template_and_page_is_package_data(package: str, name: str) -> None:
-    folder = ROOT / "pipeline" / package
-    packed = {path for pattern in PROJECT["tool"]["setuptools"]["package-data"][f"pipeline.{package}"]
+@pytest.mark.parametrize(("part", "templates"), [("report", "templates"), ("export", "pages"), ("serving", "page")])
+def test_every_template_is_package_data(part: str, templates: str) -> None:
+    folder = ROOT / "pipeline" / part
+    packed = {path for pattern in PROJECT["tool"]["setuptools"]["package-data"][f"pipeline.{part}"]
               for path in folder.glob(pattern)}
-    assert {path for path in (folder / name).iterdir() if path.is_file()} == packed != set()
+    assert {path for path in (folder / templates).iterdir() if path.is_file()} == packed != set()
 
 
 def test_every_folder_with_modules_is_a_package() -> None:

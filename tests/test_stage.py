@@ -106,8 +106,8 @@ OTHER_VALUES: dict[str, Any] = {
     "bs": 9, "seq_len": 9, "wd": 0.3, "clip": 0.5, "moms": [0.9, 0.8, 0.9], "alpha": 0.1, "beta": 0.1, "log_every": 9,
     "emb_sz": 9, "n_hid": 9, "n_layers": 2, "output_p": 0.01, "hidden_p": 0.01, "input_p": 0.01, "embed_p": 0.01,
     "weight_p": 0.01, "tie_weights": False, "transductive": True, "phases": [{"name": "a", "lr": 1.0}],
-    "vocabulary": "match", "normalize": "NFKC", "validate_on": "test", "lin_ftrs": [9],
-    "head_p": 0.01, "max_len": 99, "class_weights": "balanced", "label_smoothing": 0.1,
+    "vocabulary": "match", "normalize": "NFKC", "labelled": 8, "encoder": "random", "validate_on": "test",
+    "lin_ftrs": [9], "head_p": 0.01, "max_len": 99, "class_weights": "balanced", "label_smoothing": 0.1,
     "checkpoint_steps": 9, "checkpoint_minutes": 9.0,
     "keep_checkpoints": 9, "max_skipped": 9, "bootstrap_samples": 200, "calibration_bins": 9, "baseline": False,
 }

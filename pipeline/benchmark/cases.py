@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipeline.benchmark.sizes import VOCABULARIES
 from pipeline.errors import UsageError
 
 OURS, FASTAI, DISTILBERT, MATMUL = "ours", "fastai", "distilbert", "matmul"
@@ -57,7 +58,8 @@ _MATMUL = {MATMUL: _side("matmul", "measure")}
 
 def _language_model(name: str) -> Case:
     return Case(
-        name, "tokens/s", "One training step of the language model, AWD_LSTM 400/1152/3, 64 x 72 tokens.", "lm-step",
+        name, "tokens/s", f"A training step of the language model, AWD_LSTM 400/1152/3, {VOCABULARIES[name]:,} words, "
+        "64 x 72 tokens (--quick: 16 x 72).", "lm-step",
         sides={**_beside_fastai("training_ours", "training_fastai", "language_model"), **_MATMUL},
         prepare=_side("model_data", "prepare_ids"), shared=f"ids-{name}", parameters={"vocabulary": name},
         alike=True,
@@ -79,7 +81,7 @@ CASES: tuple[Case, ...] = (
          sides=_beside_fastai("text_ours", "text_fastai", "tokenize"), **_REVIEWS),
     Case("subword", "documents/s", "The same with SentencePiece, its training included.",
          sides=_beside_fastai("text_ours", "text_fastai", "subword"), **_REVIEWS),
-    Case("lm-loader", "tokens/s", "An epoch of language-model batches, 64 x 72 tokens; fastai: from ids in memory.",
+    Case("lm-loader", "tokens/s", "An epoch of language-model batches, as for lm-step; fastai: from ids in memory.",
          sides=_beside_fastai("training_ours", "training_fastai", "loader"),
          prepare=_side("model_data", "prepare_loader_ids"), shared="ids-lm-loader", alike=True),
     _language_model("lm-step-60k"),

@@ -1,12 +1,22 @@
 """Options of the `benchmark` command; light, since `pipeline.cli` imports it for every command."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pipeline.benchmark import cases
 from pipeline.progress import Reporter
+
+
+class BenchmarkCommand(TyperCommand):
+    """Its help tells what each case measures."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the cases, from their definitions."""
+        with formatter.section("Cases"):
+            formatter.write_dl([(case.name, f"{case.summary} In {case.unit}.") for case in cases.CASES])
 
 
 def benchmark(  # noqa: PLR0917
@@ -20,7 +30,8 @@ def benchmark(  # noqa: PLR0917
                      "peak_mb_fastai; null where it does not apply."),
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Smaller data, fewer repeats: some 6 minutes on two cores, not 20.")
+        bool, typer.Option("--quick", help="Smaller data, fewer repeats, no DistilBERT: some 3 minutes on two cores, "
+                           "not 20.")
     ] = False,
     source: Annotated[
         Path | None, typer.Option("--source", metavar="FILE", help="The IMDB archive, for the cases that read text. "

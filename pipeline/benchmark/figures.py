@@ -57,7 +57,7 @@ def measure(case: Case, lab: Lab) -> Result:
 
 
 def _sides(case: Case, lab: Lab) -> Result:
-    sides = sides_at_hand(case)
+    sides = sides_at_hand(case, lab.sizes)
     found = lab.measure(case, sides, lab.sizes.repeats, {})
     ours, theirs = found[OURS], found[FASTAI]
     if not math.isclose(median(ours.units), median(theirs.units), rel_tol=SAME_WORK):
@@ -66,7 +66,7 @@ def _sides(case: Case, lab: Lab) -> Result:
     more: dict[str, Any] = {"repeats": lab.sizes.repeats, "data": _data(case, lab)}
     if case.unit == "ms":
         more |= {"p95_ours": _percentile_95(ours), "p95_fastai": _percentile_95(theirs)}
-    if DISTILBERT in case.sides:
+    if DISTILBERT in case.sides and lab.sizes.distilbert_share:
         third = _value(case.unit, found[DISTILBERT]) if DISTILBERT in found else None
         more |= {DISTILBERT: third, "ratio_distilbert": third and value / third}
         if third is None:

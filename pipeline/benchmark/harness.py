@@ -163,6 +163,7 @@ class Child:
         self._process.join(END_S)
 
 
-def sides_at_hand(case: Case) -> dict[str, str]:
-    """The sides of `case` whose packages are installed."""
-    return {side: name for side, name in case.sides.items() if side != DISTILBERT or find_spec("transformers")}
+def sides_at_hand(case: Case, sizes: Sizes) -> dict[str, str]:
+    """The sides of `case` that `sizes` want and whose packages are installed."""
+    with_distilbert = bool(sizes.distilbert_share and find_spec("transformers"))
+    return {side: name for side, name in case.sides.items() if side != DISTILBERT or with_distilbert}

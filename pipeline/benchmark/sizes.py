@@ -30,7 +30,8 @@ class Sizes:
     training_batches: int
     prediction_batches: int
     distilbert_share: int
-    """DistilBERT reads every so many-th of the documents, from the longest to the shortest: it is the slowest."""
+    """DistilBERT reads every so many-th of the documents, from the longest to the shortest: it is the slowest. 0: it
+    is left out."""
     singles: int
     """Predictions of single reviews in one repeat."""
     single_words: int
@@ -47,15 +48,15 @@ class Sizes:
 
 VOCABULARIES = {"lm-step-60k": 60_000, "lm-step-8k": 8_000}
 FULL = Sizes(
-    repeats=5, archive_documents=10_000, documents=4_000, subword_documents=3_000, pieces=8_000,
+    repeats=5, archive_documents=10_000, documents=25_000, subword_documents=3_000, pieces=8_000,
     loader_tokens=3_000_000, lm_bs=64, lm_seq_len=72, lm_warm_steps=2, vocabularies=VOCABULARIES, classifier_bs=64,
-    training_batches=1, prediction_batches=4, distilbert_share=4, singles=10, single_words=200, scale_documents=2_000,
+    training_batches=1, prediction_batches=2, distilbert_share=4, singles=10, single_words=200, scale_documents=2_000,
     scale_repeats=2, matmul_size=2048,
 )
 QUICK = Sizes(
     repeats=2, archive_documents=2_000, documents=4_000, subword_documents=400, pieces=2_000, loader_tokens=500_000,
-    lm_bs=64, lm_seq_len=72, lm_warm_steps=1, vocabularies=VOCABULARIES, classifier_bs=8, training_batches=2,
-    prediction_batches=4, distilbert_share=2, singles=3, single_words=200, scale_documents=250, scale_repeats=1,
+    lm_bs=16, lm_seq_len=72, lm_warm_steps=1, vocabularies=VOCABULARIES, classifier_bs=8, training_batches=2,
+    prediction_batches=4, distilbert_share=0, singles=3, single_words=200, scale_documents=250, scale_repeats=1,
     matmul_size=2048, forks=True,
 )
 TINY = Sizes(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipeline import machine
 from pipeline.errors import UsageError
 from pipeline.options import HomeOption
 
@@ -43,24 +44,26 @@ def command(  # noqa: PLR0917
     from rich.console import Console
 
     from pipeline.inference.bundle import load_classifier_bundle
-    from pipeline.inference.choice import find_classifier
     from pipeline.inference.explanation import explain
     from pipeline.inference.inputs import from_arguments, from_lines
+    from pipeline.inference.predict import find_classifier
     from pipeline.report.explanations import as_page, as_text
     from pipeline.settings import RunSettings
     from pipeline.storage import write_durably
 
-    # In full precision, as in reports: the same numbers whatever the classifier was trained in.
-    bundle = load_classifier_bundle(find_classifier(model, home), RunSettings(precision="fp32"))
-    given = from_arguments(texts) if texts else from_lines(sys.stdin.buffer, "standard input")
     console = Console(highlight=False, soft_wrap=True)
-    explanations = []
-    for text in given:
-        explanation = explain(bundle, text.text, method, label)
-        explanations.append(explanation)
-        if as_json:
-            print(json.dumps(explanation.to_dict(), ensure_ascii=False), flush=True)
-        else:
-            console.print(as_text(explanation, colours=console.is_terminal and not console.no_color))
-    if html is not None:
-        write_durably(html, as_page(explanations, str(bundle.path)))
+    colours = console.is_terminal and not console.no_color
+    shown_later = []
+    with machine.limits_told("explain"):
+        # In full precision, as in reports: the same numbers whatever the classifier was trained in.
+        bundle = load_classifier_bundle(find_classifier(model, home), RunSettings(precision="fp32"))
+        for text in from_arguments(texts) if texts else from_lines(sys.stdin.buffer, "standard input"):
+            explanation = explain(bundle, text.text, method, label)
+            if html is not None:
+                shown_later.append(explanation)
+            if as_json:
+                print(json.dumps(explanation.to_dict(), ensure_ascii=False), flush=True)
+            else:
+                console.print(as_text(explanation, colours=colours))
+        if html is not None:
+            write_durably(html, as_page(shown_later, str(bundle.path)))

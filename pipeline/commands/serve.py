@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline import stopping
-from pipeline.options import HomeOption
+from pipeline import machine, stopping
+from pipeline.options import DeviceOption, HomeOption, PrecisionOption
 from pipeline.progress import Reporter
 
 
@@ -32,10 +32,8 @@ def command(  # noqa: PLR0917
     waiting: Annotated[
         int, typer.Option("--max-waiting", metavar="N", min=1, help="Predictions that may wait; more are 503.")
     ] = 128,
-    precision: Annotated[
-        str, typer.Option("--precision", metavar="auto|fp16|bf16|fp32", help="As of predict.")
-    ] = "auto",
-    device: Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]")] = "auto",
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = "auto",
     home: HomeOption = Path(),
 ) -> None:
     """Answer over HTTP with sealed models: predictions, explanations, generated text, and a page to try them on."""
@@ -47,4 +45,5 @@ def command(  # noqa: PLR0917
     request = ServeRequest(
         tuple(models or ("sample",)), language_model, host, port, api_key_file, limits, precision, device, home
     )
-    serve(request, Reporter())
+    with machine.limits_told("serve"):
+        serve(request, Reporter())

@@ -84,7 +84,7 @@ def _limit(final: Splits, index: Index, limit: int) -> int:
                 f"prepare_corpus.limit_per_split is {limit}, but split {name} has {len(codes)} labels.",
                 f"Set it to {len(codes)} or more.",
             )
-        for code, quota in zip(codes, _quotas(counts.tolist(), limit), strict=True):
+        for code, quota in zip(codes, quotas(counts.tolist(), limit), strict=True):
             stratum = here[index.labels[here] == code]
             late = stratum[np.argsort(index.ranks[stratum])][quota:]
             final[late] = DROPPED
@@ -92,7 +92,7 @@ def _limit(final: Splits, index: Index, limit: int) -> int:
     return dropped
 
 
-def _quotas(counts: list[int], limit: int) -> list[int]:
+def quotas(counts: list[int], limit: int) -> list[int]:
     """Shares of `limit` as equal as `counts` allow; what a small stratum cannot fill goes to the others."""
     quotas = [0] * len(counts)
     left = limit

@@ -1,7 +1,6 @@
 """A sealed classifier folder, ready for use: text in, class probabilities out, with no training code."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,57 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.artifact import Artifact, open_artifact
-from pipeline.corpus.cleaning import clean_text
 from pipeline.errors import DivergedError, InputError
-from pipeline.inference.classifier import Classifier, Rows, load_classifier
+from pipeline.inference.classifier import Classifier, load_classifier
+from pipeline.inference.pooling import Rows
 from pipeline.inference.ragged import Lengths, plan_batches
 from pipeline.settings import RunSettings
-from pipeline.text.rules import UNK
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
-from pipeline.text.vocabulary import read_vocabulary
+from pipeline.text.text_encoder import TextEncoder
 from pipeline.training.device import Device, resolve_device
 
 BS = 64
 """Documents per batch unless told otherwise: more are no faster on a CPU (measured)."""
-Ids = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class TextEncoder:
-    """Text to ids, as training made them: cleaning, tokenizer, vocabulary."""
-
-    tokenizer: Tokenizer
-    numbers: dict[str, int]
-    """Id of each token of the vocabulary."""
-
-    @classmethod
-    def load(cls, folder: Path) -> "TextEncoder":
-        """The tokenizer and vocabulary in a model's folder."""
-        vocabulary = read_vocabulary(folder)
-        return cls(load_tokenizer(folder / "tokenizer"), {token: number for number, token in enumerate(vocabulary)})
-
-    def encode(self, texts: Sequence[str | bytes], counts: Counter[str] | None = None) -> list[Ids]:
-        """Ids of each text, xxbos first; what cleaning did is added to `counts`.
-
-        A text that a corpus would drop, because it is empty or blank, is xxbos alone.
-        """
-        counted = Counter[str]() if counts is None else counts
-        clean = [clean_text(text, counted) or "" for text in texts]
-        if len(clean) == 1:  # the tokenizer's memory for many texts does not pay for one
-            return [self._ids(self.tokenizer.tokenize(clean[0]))]
-        if not clean:
-            return []
-        encoded = self.tokenizer.encode(clean)
-        return np.split(self._ids(encoded.types)[encoded.ids], np.cumsum(encoded.lengths)[:-1])
-
-    def read(self, text: str | bytes) -> tuple[list[str], Ids]:
-        """Tokens of one text, unknown ones as they are written, and their ids."""
-        tokens = self.tokenizer.tokenize(clean_text(text, Counter()) or "")
-        return tokens, self._ids(tokens)
-
-    def _ids(self, tokens: Sequence[str]) -> Ids:
-        unknown = self.numbers[UNK]
-        return np.array([self.numbers.get(token, unknown) for token in tokens], dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,18 @@ Shapes: B documents, T tokens of a step, D embedding size, C classes.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.inference.encoder import Encoder, State, fill, first_rows, load_encoder
-from pipeline.inference.ragged import Lengths, Step, plan_steps
+from pipeline.inference.encoder import Encoder, fill, load_encoder
+from pipeline.inference.pooling import Rows, concat_pooled
+from pipeline.inference.ragged import Lengths
 from pipeline.model.architecture import Architecture, HeadShape
-
-Rows = Sequence[NDArray[Any]]
-"""Ids of documents, in the order in which the model reads them; none is empty."""
 
 
 class Classifier(nn.Module):
@@ -37,19 +33,8 @@ class Classifier(nn.Module):
 
         `between_steps` is called before each step and may end the work by an exception.
         """
-        lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        tokens, begins = np.concatenate(rows), np.cumsum(lengths) - lengths
-        pool = _ConcatPool(lengths, pooled_from(lengths, self.shape), self.encoder.embedding.weight)
-        state: State | None = None
-        for step in plan_steps(lengths, step_tokens):
-            between_steps()
-            within = np.minimum(np.arange(step.start, step.stop), lengths[: step.rows, None] - 1)
-            ids = torch.from_numpy(tokens[begins[: step.rows, None] + within].astype(np.int64))
-            output, state = self.encoder(
-                ids.to(pool.last.device), first_rows(state, step.rows) if state is not None else None
-            )
-            pool.add(step, output)
-        logits: Tensor = self.head(pool.features())
+        starts = pooled_from(np.array([len(row) for row in rows], dtype=np.int64), self.shape)
+        logits: Tensor = self.head(concat_pooled(self.encoder, rows, starts, step_tokens, between_steps))
         return logits
 
 
@@ -63,42 +48,6 @@ def pooled_from(lengths: Lengths, shape: HeadShape) -> Lengths:
     chunks = -(-lengths // shape.seq_len)
     kept = max(shape.max_len // shape.seq_len, 1)
     return np.maximum(chunks - kept, 0) * shape.seq_len
-
-
-class _ConcatPool:
-    """[last, max, mean] of encoder outputs, step by step (ULMFiT sec. 3.3)."""
-
-    def __init__(self, lengths: Lengths, starts: Lengths, weight: Tensor) -> None:
-        self._lengths, self._starts, self._dtype = lengths, starts, weight.dtype
-        shape = (len(lengths), weight.shape[1])
-        self.last = torch.zeros(shape, dtype=torch.float32, device=weight.device)
-        self._max = torch.full_like(self.last, -torch.inf)
-        self._sum = torch.zeros_like(self.last)
-
-    def add(self, step: Step, output: Tensor) -> None:
-        """Take in the outputs [B, T, D] of a step."""
-        if output.dtype != self._dtype:
-            raise RuntimeError(f"{self._dtype} was asked for, the encoder put out {output.dtype}")
-        rows, width = step.rows, step.stop - step.start
-        lengths = self._lengths[:rows]
-        first, end = np.maximum(self._starts[:rows] - step.start, 0), np.minimum(lengths - step.start, width)
-        ending = np.flatnonzero(lengths <= step.stop)
-        self.last[ending] = output[ending, end[ending] - 1].float()
-        if (first >= end).all():
-            return
-        summed = output
-        if first.any() or (end < width).any():
-            at = np.arange(width)
-            outside = torch.from_numpy((at < first[:, None]) | (at >= end[:, None])).to(output.device)[:, :, None]
-            summed = output.masked_fill(outside, 0)
-            output = output.masked_fill(outside, -torch.inf)
-        self._sum[:rows] += summed.sum(dim=1, dtype=torch.float32)
-        self._max[:rows] = torch.maximum(self._max[:rows], output.amax(dim=1).float())
-
-    def features(self) -> Tensor:
-        """[B, 3 D], after the last step."""
-        counts = torch.from_numpy(self._lengths - self._starts).to(self._sum)
-        return torch.cat([self.last, self._max, self._sum / counts[:, None]], dim=1)
 
 
 def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device) -> Classifier:

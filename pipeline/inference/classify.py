@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pipeline import stopping
 from pipeline.artifact import Artifact
 from pipeline.errors import DataError, Stopped
-from pipeline.inference.bundle import LoadedClassifier, TextEncoder
+from pipeline.inference.bundle import LoadedClassifier
 from pipeline.progress import Reporter
 from pipeline.settings import RunSettings
 from pipeline.text.ids import IdStore
+from pipeline.text.text_encoder import TextEncoder
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.device import keep_freed_memory
 from pipeline.training.state import read_state, write_state
@@ -103,17 +104,17 @@ def _sample(corpus: Artifact, store: IdStore) -> tuple[list[int], list[str]]:
         groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = np.cumsum(groups)
         inside = [i for i, end in enumerate(ends) if np.any((train < end) & (train >= end - groups[i]))]
-        chosen = _spread(np.array(inside, dtype=np.int64), SAMPLE_GROUPS)
+        chosen = spread(np.array(inside, dtype=np.int64), SAMPLE_GROUPS)
         for group in chosen:
             start = int(ends[group]) - groups[group]
-            here = _spread(train[(train >= start) & (train < ends[group])], -(-SAMPLE_DOCUMENTS // len(chosen)))
+            here = spread(train[(train >= start) & (train < ends[group])], -(-SAMPLE_DOCUMENTS // len(chosen)))
             column = file.read_row_group(int(group), columns=["text"])["text"]
             numbers += here.tolist()
             texts += column.take(here - start).to_pylist()
     return numbers, texts
 
 
-def _spread(values: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+def spread(values: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """At most `n` of `values`, evenly spaced, first and last among them."""
     if len(values) <= n:
         return values

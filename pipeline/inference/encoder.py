@@ -7,12 +7,11 @@ size, V embedding rows.
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.model.architecture import Architecture
+from pipeline.model.stored_tensors import read_tensors
 
 State = list[tuple[Tensor, Tensor]]
 """Hidden and cell state of each layer, [1, B, size]."""
@@ -76,10 +75,7 @@ def fill(module: nn.Module, path: Path, names: dict[str, str] | None = None) -> 
     """
     wanted = module.state_dict()
     in_file = {name: (names or {}).get(name, name) for name in wanted}
-    try:
-        found = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", "Restore it or make the artifact anew.") from error
+    found = read_tensors(path)
     mend = "Restore the folder from a copy, or make the artifact anew with --force."
     for name in sorted(set(in_file.values()) ^ set(found)):
         has = "lacks" if name in in_file.values() else "holds an unexpected"

@@ -1,7 +1,7 @@
 """Text written by a language model: a prompt, continued token by token, in several samples at once.
 
 The distribution of the next token goes through these filters, in this order; probabilities are made to sum to 1 again
-after each, and each is off at its default:
+after each, and all but the temperature are off by default:
 1. Tokens that no one writes (xxunk, xxpad, xxfld) are taken out. xxbos and xxeos end the document.
 2. Repetition penalty (Keskar et al. 2019, arXiv:1909.05858): the logit of a token that prompt or sample hold already is
    divided by it. A logit below 0 is multiplied instead, or the penalty would be a reward (as in transformers). Marks of
@@ -78,6 +78,11 @@ class Prompt:
     backward: bool
     """The model writes what comes before it."""
     tokenizer: Tokenizer
+
+    @property
+    def unknown(self) -> int:
+        """Tokens that are outside the vocabulary."""
+        return self.tokens.count(UNK)
 
 
 @dataclass(frozen=True)

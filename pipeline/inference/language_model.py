@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from pipeline.artifact import open_artifact
 from pipeline.errors import InputError
-from pipeline.inference.bundle import TextEncoder
 from pipeline.inference.encoder import Encoder, State, fill, load_encoder
 from pipeline.model.architecture import Architecture
 from pipeline.settings import RunSettings
+from pipeline.text.text_encoder import TextEncoder
 from pipeline.text.vocabulary import read_vocabulary
 from pipeline.training.device import Device, resolve_device
 

@@ -3,17 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
-from pipeline.errors import UsageError
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """Spreadsheets run a cell that starts with one of these as a formula."""
@@ -34,12 +31,10 @@ class Predictions:
 
 
 class Format(Protocol):
-    """One way to write predictions."""
+    """One way to write rows: predictions here, vectors elsewhere."""
 
-    def __init__(self, labels: Sequence[str]) -> None: ...
-
-    def block(self, predictions: Predictions) -> bytes:
-        """What a block becomes until all blocks are joined."""
+    def block(self, rows: Any, /) -> bytes:
+        """What the rows of a block become until all blocks are joined."""
         ...
 
     def join(self, blocks: Iterable[bytes], stream: BinaryIO) -> None:
@@ -109,15 +104,8 @@ class Parquet:
                 writer.write_table(pq.read_table(pa.BufferReader(block)))
 
 
-FORMATS: dict[str, type[Format]] = {".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
-
-
-def format_of(output: Path, labels: Sequence[str]) -> Format:
-    """The format that the suffix of `output` names; UsageError for any other suffix."""
-    suffix = output.suffix.lower()
-    if suffix not in FORMATS:
-        raise UsageError(f"--output {output} has no known suffix.", f"Predictions end in {', '.join(FORMATS)}.")
-    return FORMATS[suffix](labels)
+FORMATS: dict[str, Callable[[Sequence[str]], Format]] = {".jsonl": JsonLines, ".csv": Csv, ".parquet": Parquet}
+"""Of predictions; each is made from their labels."""
 
 
 def rounded(probability: float) -> float:

@@ -22,14 +22,14 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 class Parts:
     """The finished blocks of `output`."""
 
-    def __init__(self, output: Path, asked: dict[str, Any], reporter: Reporter, force: bool) -> None:
-        """Go on with what is there, or begin.
+    def __init__(self, output: Path, asked: dict[str, Any], done: str, reporter: Reporter, force: bool) -> None:
+        """Go on with what is there, or begin. `done` is what was done to its texts, for messages: predicted.
 
         Raises InputError if it was begun with another model or other settings than `asked` says; with `force` that is
         discarded, here and in all other methods.
         """
         self.folder = parts_folder(output)
-        self._output, self._reporter, self._force = output, reporter, force
+        self._output, self._done, self._reporter, self._force = output, done, reporter, force
         attempt = self.folder / ATTEMPT
         if attempt.exists():
             self._check_same(attempt, asked)
@@ -64,7 +64,7 @@ class Parts:
         made_from, checksum = data[:_DIGEST_BYTES], data[_DIGEST_BYTES : 2 * _DIGEST_BYTES]
         content = data[2 * _DIGEST_BYTES :]
         if hashlib.sha256(made_from + content).digest() != checksum:
-            self._reporter.line(f"{self.path(number)} is damaged; its texts are predicted again")
+            self._reporter.line(f"{self.path(number)} is damaged; its texts are {self._done} again")
             return None
         if made_from != input_digest:
             if not self._force:

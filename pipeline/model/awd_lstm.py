@@ -9,6 +9,7 @@ import torch
 from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, WeightDropout, dropout_mask
 from fastai.text.models.core import LinearDecoder, PoolingLinearClassifier, SentenceEncoder, SequentialRNN
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional as F
 
 from pipeline.model.architecture import PAD_ID, Architecture, HeadShape
@@ -16,13 +17,42 @@ from pipeline.settings import FinetuneLMSettings, TrainClassifierSettings
 
 
 class _WeightDropout(WeightDropout):
-    """fastai's, but for a probability of 0: there it assigns the parameter itself, which torch cannot take back."""
+    """fastai's, but for a probability of 0: there it assigns the parameter itself, which torch cannot take back.
+
+    For the gradient of every chunk of a document a classifier keeps a mask of bytes and, under autocast, the weights in
+    its type; fastai keeps a mask and the weights in float32.
+    """
 
     def _setweights(self) -> None:
-        if self.weight_p:
-            super()._setweights()
-        else:
+        if not self.weight_p:
             self.reset()
+            return
+        for layer in self.layer_names:
+            raw = getattr(self, f"{layer}_raw")
+            setattr(self.module, layer, _drop(raw, self.weight_p) if self.training else raw.clone())
+
+
+def _drop(weights: Tensor, p: float) -> Tensor:
+    kind = weights.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weights.dtype
+    dropped: Tensor = _DroppedWeights.apply(weights, p, dtype)
+    return dropped
+
+
+class _DroppedWeights(Function):
+    """`F.dropout`, drawing the same numbers, whose result is of another type at once."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, p: float, dtype: torch.dtype) -> Tensor:
+        noise = torch.empty_like(weights).bernoulli_(1 - p)
+        ctx.save_for_backward(noise.to(torch.bool))
+        ctx.factor = 1 / (1 - p)
+        return noise.div_(1 - p).mul_(weights).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (kept,) = ctx.saved_tensors
+        return gradients[0].float() * kept * ctx.factor, None, None
 
 
 class _EmbeddingDropout(EmbeddingDropout):

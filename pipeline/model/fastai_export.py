@@ -9,7 +9,8 @@ from fastai.text.models.awdlstm import AWD_LSTM, awd_lstm_lm_config
 from fastai.text.models.core import get_language_model
 
 from pipeline.model.architecture import Architecture
-from pipeline.model.weights import Tensors, copy_tensors, decoder_tensors, encoder_tensors, read_tensors
+from pipeline.model.stored_tensors import Tensors, read_tensors
+from pipeline.model.weights import copy_tensors, decoder_tensors, encoder_tensors
 
 
 @dataclass(frozen=True)

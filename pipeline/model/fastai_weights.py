@@ -22,8 +22,8 @@ from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_g
 from pipeline.errors import InputError
 from pipeline.model.architecture import Architecture
 from pipeline.model.fastai_files import MAX_BYTES
+from pipeline.model.stored_tensors import Tensors
 from pipeline.model.unused_rows import silence
-from pipeline.model.weights import Tensors
 from pipeline.text.rules import SPECIAL_TOKENS
 
 FILLER = "xxfake"

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from pipeline.errors import DataError, InputError
 from pipeline.model.architecture import Architecture
+from pipeline.model.stored_tensors import read_tensors
 from pipeline.model.unused_rows import silence
-from pipeline.model.weights import copy_tensors, decoder_tensors, encoder_tensors, language_model_encoder, read_tensors
+from pipeline.model.weights import copy_tensors, decoder_tensors, encoder_tensors, language_model_encoder
 from pipeline.text.rules import SPACE, SPECIAL_TOKENS
 from pipeline.text.vocabulary import read_vocabulary
 

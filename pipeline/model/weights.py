@@ -9,13 +9,11 @@ from pathlib import Path
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.text.models.core import SequentialRNN
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
 from pipeline.errors import InputError
-
-Tensors = dict[str, Tensor]
+from pipeline.model.stored_tensors import Tensors, read_tensors
 
 
 def encoder_tensors(encoder: AWD_LSTM) -> Tensors:
@@ -95,14 +93,6 @@ def save_tensors(tensors: Tensors, path: Path) -> None:
 def load_tensors(into: Tensors, path: Path) -> None:
     """Copy a safetensors file into `into`; keys, shapes and types must be the same."""
     copy_tensors(into, read_tensors(path), path)
-
-
-def read_tensors(path: Path) -> Tensors:
-    """All tensors of a safetensors file; InputError if it is damaged."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}.", "Restore it or make the artifact anew.") from error
 
 
 def copy_tensors(into: Tensors, found: Tensors, path: Path) -> None:

@@ -35,9 +35,15 @@ def find_chain(run: Run) -> list[Link]:
         path = run.path(stage.writes)
         manifest = read_manifest(path)
         if manifest is not None:
-            links = _links(run.home, Link(stage.writes, path, manifest.fingerprint, manifest))
-            return sorted(links, key=_place)
+            return chain_to(Artifact(path, manifest), run.home)
     raise InputError(f"The run {run.name} has nothing to report yet.", f"Make it: {run.command('run')}")
+
+
+def chain_to(artifact: Artifact, home: Path) -> list[Link]:
+    """`artifact` and all it was made of, as far as that lies below `home`, each once, in the order of the line."""
+    manifest = artifact.manifest
+    links = _links(home, Link(manifest.slot, artifact.path, manifest.fingerprint, manifest))
+    return sorted(links, key=_place)
 
 
 def _links(home: Path, last: Link) -> Iterator[Link]:

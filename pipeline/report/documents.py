@@ -24,7 +24,7 @@ class LabelledDocuments:
     """Positions in labels.json [N]."""
     texts: list[str]
     n_unlabelled: int
-    """Documents of the split that were left out."""
+    """Documents of the split without a label, which were left out."""
 
 
 def check_same_labels(ids: Artifact, classifier: Artifact) -> list[str]:
@@ -41,8 +41,10 @@ def check_same_labels(ids: Artifact, classifier: Artifact) -> list[str]:
     return labels
 
 
-def load_labelled(corpus: Artifact, store: IdStore, split: str) -> LabelledDocuments:
-    """The labelled documents of `split`: ids and text of the same doc_id.
+def load_labelled(
+    corpus: Artifact, store: IdStore, split: str, only: npt.NDArray[np.int64] | None = None
+) -> LabelledDocuments:
+    """The labelled documents of `split`, or those with the numbers `only`: ids and text of the same doc_id.
 
     Raises InputError if corpus and ids do not list the same documents with the same labels in the same order, and
     DataError for a label that train does not have.
@@ -71,14 +73,14 @@ def load_labelled(corpus: Artifact, store: IdStore, split: str) -> LabelledDocum
             raise InputError(
                 f"Document {doc_id} has the label {label!r} in {corpus.path} and {of_ids!r} in the ids.", mend
             )
-    labelled = np.flatnonzero(label_ids >= 0)
+    labelled = np.flatnonzero((label_ids >= 0) if only is None else np.isin(indices, only))
     texts = table["text"]
     return LabelledDocuments(
         indices=indices[labelled],
         doc_ids=[doc_ids[i] for i in labelled],
         label_ids=label_ids[labelled],
         texts=texts.take(labelled).to_pylist(),
-        n_unlabelled=len(doc_ids) - len(labelled),
+        n_unlabelled=int(np.count_nonzero(label_ids < 0)),
     )
 
 

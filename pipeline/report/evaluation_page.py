@@ -38,9 +38,9 @@ def render(metrics: Metrics) -> str:
     sections = [
         f"# Evaluation\n\n{headline(metrics)}",
         *(f"> **Note.** {warning}" for warning in warnings(metrics)),
-        _comparison(metrics),
+        comparison(metrics),
         *by_class_and_confidence(metrics),
-        f"## Split protocol\n\n{_protocol(metrics['protocol'])}",
+        f"## Split protocol\n\n{split_protocol(metrics['protocol'])}",
         f"## Most confident mistakes\n\n{_mistakes(metrics['mistakes'])}",
         f"## Made from\n\n{_lineage(metrics)}",
     ]
@@ -50,7 +50,7 @@ def render(metrics: Metrics) -> str:
 def by_class_and_confidence(metrics: Metrics) -> list[str]:
     """The sections on classes, confusions and calibration."""
     return [
-        f"## Classes\n\n{_classes(metrics)}",
+        f"## Classes\n\n{classes(metrics)}",
         f"## Confusion\n\n{_confusion(metrics)}",
         f"## Calibration\n\n{_calibration(metrics)}",
     ]
@@ -97,7 +97,8 @@ def warnings(metrics: Metrics) -> Iterable[str]:
         yield "Too few test documents, or no mistakes to resample: the bootstrap interval is narrower than the truth."
 
 
-def _comparison(metrics: Metrics) -> str:
+def comparison(metrics: Metrics) -> str:
+    """The classifier beside its baselines, with intervals."""
     rows = [["majority class", percent(metrics["majority_accuracy"]), "", "", "", ""]]
     if "baseline" in metrics:
         rows.append([metrics["baseline"]["name"], *figures(metrics["baseline"])])
@@ -122,7 +123,8 @@ def figures(metrics: Metrics) -> list[str]:
     ]
 
 
-def _classes(metrics: Metrics) -> str:
+def classes(metrics: Metrics) -> str:
+    """Precision, recall and F1 of each class."""
     rows = [
         [escape(row["label"]), *(_optional(row[key]) for key in ("precision", "recall", "f1")), f"{row['documents']:,}"]
         for row in metrics["per_class"]
@@ -162,7 +164,8 @@ def _calibration(metrics: Metrics) -> str:
     return f"{line}\n\n{table(['confidence', 'documents', 'mean confidence', 'accuracy'], rows)}"
 
 
-def _protocol(protocol: Metrics) -> str:
+def split_protocol(protocol: Metrics) -> str:
+    """Who has read which documents, as a list."""
     counts = ", ".join(f"{split} {count:,}" for split, count in protocol["documents"].items())
     read = "the text of train, unlabelled and test" if protocol["transductive"] else "the text of train and unlabelled"
     chosen_on = protocol.get("validated_on", "valid")
@@ -173,6 +176,10 @@ def _protocol(protocol: Metrics) -> str:
         f"The language model was trained on {read}; the classifier on the labelled documents of {on}; the best epoch "
         f"was chosen on {chosen_on}. The baseline was fitted on the same documents of {on}.",
     ]
+    if protocol.get("labelled"):
+        lines.append(
+            f"Of the labels of train and valid, {protocol['labelled']:,} were looked at: train_classifier.labelled."
+        )
     if protocol["test_documents_without_label"]:
         lines.append(f"{protocol['test_documents_without_label']:,} test documents have no label and are not scored.")
     lines += [f"Corpus, {escape(name)}: {count}." for name, count in protocol["duplicates"].items()]

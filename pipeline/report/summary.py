@@ -38,13 +38,13 @@ def result_table(
     rows += [[name, percent(other["accuracy"]), interval(other)] for name, other in other_protocol(evaluation_metrics)]
     if published is not None and published.accuracy is not None:
         rows.append(["published", percent(published.accuracy), ""])
-    lines = [*_aligned(rows), f"{evaluation_metrics['test_documents']:,} test documents"]
+    lines = [*aligned(rows), f"{evaluation_metrics['test_documents']:,} test documents"]
     if published is not None and published.accuracy is not None:
         points = 100 * (evaluation_metrics["accuracy"] - published.accuracy)
         lines.append(f"{points:+.2f} points from what was published: {published.source}")
     lines += notes(evaluation_metrics)
     if lm_metrics is not None:
-        lines += ["", *_aligned(_language_model_rows(lm_metrics))]
+        lines += ["", *aligned(_language_model_rows(lm_metrics))]
     return "\n".join(lines)
 
 
@@ -58,7 +58,7 @@ def ensemble_table(metrics: Metrics) -> str:
     rows += [[name, percent(member["accuracy"]), interval(member)] for name, member in metrics["members"].items()]
     rows.append([with_protocol("ensemble", metrics), percent(metrics["accuracy"]), interval(metrics)])
     rows += [[name, percent(other["accuracy"]), interval(other)] for name, other in other_protocol(metrics)]
-    lines = [*_aligned(rows), f"{metrics['test_documents']:,} test documents"]
+    lines = [*aligned(rows), f"{metrics['test_documents']:,} test documents"]
     best = metrics["best_member"]
     if "mcnemar_p" in metrics:
         lines.append(f"McNemar, ensemble and {metrics['baseline']['name']}: p = {metrics['mcnemar_p']:.2g}")
@@ -93,7 +93,7 @@ def _language_model_rows(metrics: Metrics) -> list[list[str]]:
     return rows
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of text with the first column flush left and the others flush right, a rule under the first row."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = [

@@ -16,7 +16,7 @@ import uvicorn
 
 from pipeline import stopping
 from pipeline.errors import InputError, UsageError
-from pipeline.inference.choice import asked_settings
+from pipeline.inference.models import run_settings
 from pipeline.progress import Reporter
 from pipeline.serving.app import Service
 from pipeline.serving.connection import Connection
@@ -54,7 +54,7 @@ def serve(request: ServeRequest, reporter: Reporter) -> None:
     key = _key(request.api_key_file)
     listening = _listen(request.host, request.port)
     with listening:
-        settings = asked_settings(request.precision, request.device)
+        settings = run_settings(request.precision, request.device)
         keep_freed_memory()
         models = Models.load(request.models, request.language_model, request.home, settings)
         http = HttpServer(Service(models, request.limits, key, reporter, torch.get_num_threads()), listening)

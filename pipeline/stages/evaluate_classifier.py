@@ -23,6 +23,7 @@ from pipeline.report.predictions import headline, predictions_table
 from pipeline.settings import EvaluateClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
+from pipeline.text.labelled import labelled_documents
 from pipeline.text.tokenizer import tokenizer_kind
 from pipeline.text.vocabulary import read_vocabulary
 from pipeline.training.checkpoints import CheckpointStore
@@ -65,12 +66,13 @@ def run(context: StageContext) -> StageOutcome:
     )
     protocol = _protocol(corpus, ids, classifier, store, test)
     trained_on = ("train", "valid") if protocol["validated_on"] == "test" else ("train",)
-    train_ids = store.label_ids[store.documents(*trained_on)]
+    learned = _learned(classifier, store, trained_on, protocol["labelled"])
+    train_ids = store.label_ids[learned]
     scoring: dict[str, Any] = {
         "bootstrap_samples": settings.bootstrap_samples, "calibration_bins": settings.calibration_bins,
         "seed": context.recipe.run.seed,
     }
-    majority_id, majority_accuracy = metrics.majority_class(train_ids[train_ids >= 0], test.label_ids)
+    majority_id, majority_accuracy = metrics.majority_class(train_ids, test.label_ids)
     result: dict[str, Any] = {
         **metrics.score(test.label_ids, probabilities, labels, **scoring),
         "test_documents": len(test.indices),
@@ -80,7 +82,7 @@ def run(context: StageContext) -> StageOutcome:
     baseline_ids = None
     stopping.check("evaluate_classifier before the baseline")
     if settings.baseline:
-        train = [load_labelled(corpus, store, split) for split in trained_on]
+        train = [load_labelled(corpus, store, split, learned) for split in trained_on]
         texts = [text for part in train for text in part.texts]
         context.reporter.line(
             f"evaluate_classifier: fitting {BASELINE_NAME} on {len(texts):,} documents of {' and '.join(trained_on)}"
@@ -171,10 +173,19 @@ def _protocol(
         "validated_on": classifier.manifest.metrics.get("validated_on", "valid"),
         "language_model_known": "transductive" in classifier.manifest.metrics,
         "classifier_trained_on_this_split": lineage.trained_on(classifier, ids),
+        "labelled": classifier.manifest.metrics.get("labelled"),
         "documents": {split: len(store.documents(split)) for split in ("train", "unlabelled", "valid", "test")},
         "test_documents_without_label": test.n_unlabelled,
         "duplicates": _counts(corpus.manifest.metrics.get("duplicates", {}), "duplicates"),
     }
+
+
+def _learned(
+    classifier: Artifact, store: IdStore, splits: tuple[str, ...], labelled: int | None
+) -> npt.NDArray[np.int64]:
+    """The documents that the classifier was trained on, and the baseline is; of another corpus: as many as it has."""
+    seed = classifier.manifest.settings.get("run", {}).get("seed", 0)
+    return labelled_documents(store, splits, labelled, seed)
 
 
 def _counts(value: Any, name: str) -> dict[str, int]:

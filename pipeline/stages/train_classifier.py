@@ -29,6 +29,7 @@ from pipeline.protocol import protocol_of
 from pipeline.settings import TrainClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
+from pipeline.text.labelled import labelled_documents
 from pipeline.training.auxiliary_loss import load_loss
 from pipeline.training.curve import write_curve
 from pipeline.training.device import Device, keep_freed_memory, resolve_device
@@ -61,8 +62,8 @@ def prepare(context: StageContext) -> Prepared:
     store = IdStore.open(ids)
     published = settings.validate_on == "test"
     documents = {
-        "train": _labelled(store, "train", "valid") if published else _labelled(store, "train"),
-        "valid": _labelled(store, settings.validate_on),
+        "train": _labelled(store, settings, run_settings.seed, "train", *(["valid"] if published else [])),
+        "valid": _labelled(store, settings, run_settings.seed, settings.validate_on),
     }
     context.reporter.line(
         f"train_classifier: {len(documents['train']):,} documents; {len(documents['valid']):,} of "
@@ -74,7 +75,8 @@ def prepare(context: StageContext) -> Prepared:
     architecture = Architecture.load(lm.file("architecture.json"))
     head = HeadShape.from_settings(settings, len(store.labels))
     model = build_classifier(architecture, head, settings)
-    load_tensors(encoder_tensors(classifier_encoder(model)), lm.file("encoder.safetensors"))
+    if settings.encoder == "pretrained":
+        load_tensors(encoder_tensors(classifier_encoder(model)), lm.file("encoder.safetensors"))
 
     backwards = run_settings.direction == "bwd"
     train, valid = (
@@ -138,6 +140,8 @@ def run(context: StageContext) -> StageOutcome:
             "average": average and average.record,
             "best_epoch": chosen["epoch"],
             "epochs": len(trained.history),
+            "labelled": settings.labelled,
+            "encoder": settings.encoder,
             "train_documents": task.units,
             "valid_documents": prepared.valid_documents,
             "documents_per_s": trained.history[-1]["documents_per_s"],
@@ -152,13 +156,19 @@ def run(context: StageContext) -> StageOutcome:
     )
 
 
-def _labelled(store: IdStore, *splits: str) -> NDArray[np.int64]:
-    """Indices of the documents of `splits` that have a label; DataError if there are too few to train or to choose."""
-    documents = store.documents(*splits)
-    documents = documents[store.label_ids[documents] >= 0]
+def _labelled(store: IdStore, settings: TrainClassifierSettings, seed: int, *splits: str) -> NDArray[np.int64]:
+    """Documents of `splits` that have a label; DataError if there are too few to train or to choose."""
+    documents = labelled_documents(store, splits, settings.labelled, seed)
     if "train" in splits and len(store.labels) < 2:
         found = f"only {store.labels[0]!r}" if store.labels else "none"
         raise DataError(f"A classifier needs two labels, the training documents have {found}.", "Correct the corpus.")
+    missing = np.setdiff1d(np.arange(len(store.labels)), store.label_ids[documents])
+    if "train" in splits and settings.labelled and len(missing):
+        raise DataError(
+            f"train_classifier.labelled is {settings.labelled}: too few to train on each of the {len(store.labels)} "
+            f"labels; {store.labels[missing[0]]!r} has none.",
+            f"Set it to {4 * len(store.labels)} or more.",
+        )
     if len(documents) < 2:
         raise DataError(
             f"The {splits[0]} split has {len(documents)} labelled documents.",

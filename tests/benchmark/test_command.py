@@ -84,6 +84,12 @@ def test_names_ask_for_families_and_for_single_cases() -> None:
         select(["startup", "x"])
 
 
+def test_help_tells_what_each_case_measures() -> None:
+    said = " ".join(benchmark("--help").stdout.split())
+    for case in CASES:
+        assert f"{case.name} {case.summary} In {case.unit}." in said
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_case_runs() -> None:

@@ -21,7 +21,7 @@ TEXTS = st.lists(ODD | st.text(max_size=5), max_size=12).map("".join)
 @example("\ufeff\ufeff\ufeff")
 @example(b"\xef\xbb\xbf\xef\xbb\xbftwo marks")
 @example("\ufeff \r\n")
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_clean_text_is_storable_and_stays_as_it_is(raw: str | bytes) -> None:
     counts = Counter[str]()
     text = clean_text(raw, counts)
@@ -39,7 +39,7 @@ def test_clean_text_is_storable_and_stays_as_it_is(raw: str | bytes) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_text_and_its_utf8_are_the_same_document(text: str) -> None:
     valid = text.encode("utf-8", "replace").decode("utf-8")
     as_text, as_bytes = Counter[str](), Counter[str]()
@@ -48,7 +48,7 @@ def test_text_and_its_utf8_are_the_same_document(text: str) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_names_are_fit_to_be_shown(name: str) -> None:
     cleaned = clean_name(name)
     assert cleaned == cleaned.strip() == clean_name(cleaned)
@@ -92,7 +92,7 @@ def test_every_special_token_is_counted_and_no_word_is() -> None:
 
 
 @given(st.integers(0, 1500), st.integers(0, 1500), st.integers(900, 1100))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_long_runs_are_found_wherever_they_stand(before: int, after: int, length: int) -> None:
     counts = Counter[str]()
     text = " ".join(["a b" * before, "x" * length, "c d" * after])

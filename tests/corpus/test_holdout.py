@@ -39,7 +39,7 @@ def indexes(draw: st.DrawFn) -> Index:
 SETTINGS = PrepareCorpusSettings(valid_fraction=0.2, test_fraction=0.2)
 
 
-@settings(deadline=None, max_examples=60)  # a loaded machine is no failure
+@settings(max_examples=60)
 @given(indexes())
 def test_nothing_straddles(index: Index) -> None:
     final = plan_splits(index, SETTINGS).splits
@@ -58,7 +58,7 @@ def test_nothing_straddles(index: Index) -> None:
     assert ((final != DROPPED) | (index.splits == TRAIN) | (index.splits == UNLABELLED)).all()
 
 
-@settings(deadline=None, max_examples=60)  # a loaded machine is no failure
+@settings(max_examples=60)
 @given(indexes(), st.randoms(use_true_random=False))
 def test_order_of_the_source_does_not_matter(index: Index, random: object) -> None:
     order = np.random.default_rng(len(index.splits)).permutation(len(index.splits))
@@ -69,7 +69,7 @@ def test_order_of_the_source_does_not_matter(index: Index, random: object) -> No
     assert (plan_splits(shuffled, SETTINGS).splits == plan_splits(index, SETTINGS).splits[order]).all()
 
 
-@settings(deadline=None, max_examples=60)  # a loaded machine is no failure
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 2), min_size=30, max_size=300), st.floats(0.05, 0.5))
 def test_single_documents_give_exact_shares(labels: list[int], fraction: float) -> None:
     n = len(labels)
@@ -81,7 +81,7 @@ def test_single_documents_give_exact_shares(labels: list[int], fraction: float) 
         assert out[strata == stratum].sum() == wanted
 
 
-@settings(deadline=None, max_examples=60)  # a loaded machine is no failure
+@settings(max_examples=60)
 @given(st.integers(0, 1000), st.floats(0.1, 0.4))
 def test_groups_come_near_to_the_shares(seed: int, fraction: float) -> None:
     random = np.random.default_rng(seed)

@@ -233,7 +233,7 @@ def test_an_endless_row_of_extension_headers(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_damage_is_told_or_harmless(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Plain tar has no checksum of its content: a damaged one may give other texts, but never more or fewer unsaid."""
     whole = bytearray(good_reviews(1) + entry(pax={"path": "aclImdb/train/pos/8_8.txt"}) + END)

@@ -231,7 +231,7 @@ def test_damaged_tables_end_in_a_message_and_never_in_a_crash(apart: Apart, tmp_
 
 
 @given(st.binary(max_size=300), st.sampled_from(["csv", "jsonl", "parquet"]))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 def test_any_bytes_are_rows_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str) -> None:
     head = {"csv": b"text\n", "jsonl": b'{"text": 1}\n', "parquet": b"PAR1"}[suffix]
     path = save(tmp_path_factory.mktemp("any") / f"t.{suffix}", head + content)

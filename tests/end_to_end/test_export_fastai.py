@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.errors import InputError, UsageError
-from pipeline.export_fastai import export_fastai, find_lm
+from pipeline.export.fastai import export_fastai
+from pipeline.export.finding import find_model
 from pipeline.import_fastai import ImportRequest, import_fastai
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
@@ -210,20 +211,20 @@ def test_what_cannot_be_exported(imported: Artifact, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"file is a file, not a folder\. Name another --output\."):
         export(imported, tmp_path / "file")
     with pytest.raises(UsageError, match=r"Give --lm FOLDER or --run NAME, one of them\."):
-        find_lm(None, None, tmp_path)
+        find_model("lm", None, None, tmp_path)
     with pytest.raises(UsageError, match=r"Give --lm FOLDER or --run NAME, one of them\."):
-        find_lm(tmp_path, "a", tmp_path)
+        find_model("lm", tmp_path, "a", tmp_path)
     with pytest.raises(InputError, match=r"The run 'a' has no sealed language model in .*--lm .*models/a/lm-fwd or "):
-        find_lm(None, "a", tmp_path)
+        find_model("lm", None, "a", tmp_path)
     for direction in ("fwd", "bwd"):
         (tmp_path / "models/two").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"models/two/lm-{direction}").symlink_to(imported.path)
     with pytest.raises(UsageError, match=r"The run 'two' has two language models\. Name one: --lm .*lm-fwd or --lm"):
-        find_lm(None, "two", tmp_path)
-    assert find_lm(imported.path, None, tmp_path).manifest == imported.manifest
+        find_model("lm", None, "two", tmp_path)
+    assert find_model("lm", imported.path, None, tmp_path).manifest == imported.manifest
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(strings=st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_a_written_list_is_what_pickle_reads_and_names_nothing(
     strings: list[str], tmp_path_factory: pytest.TempPathFactory

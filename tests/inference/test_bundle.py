@@ -13,12 +13,13 @@ from tiny_classifiers import LABELS, seal_classifier
 
 from pipeline import artifact as artifacts
 from pipeline.errors import InputError
-from pipeline.inference.bundle import TextEncoder, load_classifier_bundle
+from pipeline.inference.bundle import load_classifier_bundle
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.weights import load_classifier
 from pipeline.settings import RunSettings
 from pipeline.text.char import CharTokenizer
+from pipeline.text.text_encoder import TextEncoder
 
 FP32 = RunSettings(precision="fp32", device="cpu")
 TEXTS = ("A warm, witty film!", "the dull dull dull story", "the story", "A FINE cast " * 30)

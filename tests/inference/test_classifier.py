@@ -41,7 +41,7 @@ def padded_logits(model: Any, rows: Rows, shape: HeadShape) -> torch.Tensor:
     return logits
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=12), step_tokens=st.integers(1, 200),
     which=st.integers(0, len(SHAPES)), seed=st.integers(0, 3),
@@ -75,7 +75,7 @@ def test_long_documents(pairs: list[tuple[Any, Classifier, HeadShape]], length: 
         torch.testing.assert_close(plain(rows, 300), padded_logits(trained, rows, shape), rtol=0, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(length=st.integers(1, 60), seq_len=st.integers(2, 9), max_len=st.integers(1, 40), others=st.integers(1, 90))
 def test_what_is_pooled_depends_on_the_document_alone(length: int, seq_len: int, max_len: int, others: int) -> None:
     """`pooled_from` against the chunks that fastai's SentenceEncoder keeps, alone and beside a longer document."""

@@ -18,10 +18,11 @@ from tiny_classifiers import LABELS, WORDS, seal_classifier
 from pipeline import stopping
 from pipeline.errors import DataError, DivergedError, InputError, LockedError, Stopped, UsageError
 from pipeline.inference import inputs
+from pipeline.inference.bulk import Request
 from pipeline.inference.bundle import load_classifier_bundle
 from pipeline.inference.inputs import InputText, blocks, digest
 from pipeline.inference.outputs import escaped
-from pipeline.inference.predict import PredictRequest, find_classifier, predict
+from pipeline.inference.predict import find_classifier, predict
 from pipeline.lock import locked
 from pipeline.progress import Reporter
 from pipeline.settings import RunSettings
@@ -41,7 +42,7 @@ def no_stop() -> Iterator[None]:
 def run(model: Path, lines: bytes = b"", **asked: Any) -> tuple[bytes, str]:
     """Standard output and the log of one command."""
     stdout, log = io.BytesIO(), io.StringIO()
-    request = PredictRequest(str(model), **{"precision": "fp32", "device": "cpu", **asked})
+    request = Request(str(model), **{"precision": "fp32", "device": "cpu", **asked})
     predict(request, Reporter(log), io.BytesIO(lines), stdout)
     return stdout.getvalue(), log.getvalue()
 

@@ -9,7 +9,7 @@ from pipeline.inference.ragged import WASTE_TOKENS, plan_batches, plan_steps
 lengths_lists = st.lists(st.integers(1, 500), min_size=1, max_size=40)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(lengths=lengths_lists, step_tokens=st.integers(1, 5000))
 def test_steps_read_every_token_once_and_little_beside(lengths: list[int], step_tokens: int) -> None:
     ordered = np.array(sorted(lengths, reverse=True))
@@ -33,7 +33,7 @@ def test_one_document_is_read_in_one_step() -> None:
     assert (step.start, step.stop, step.rows) == (0, 3000, 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lengths=lengths_lists, bs=st.integers(1, 9), step_tokens=st.integers(1, 900))
 def test_batches_hold_every_document_once_longest_first(lengths: list[int], bs: int, step_tokens: int) -> None:
     batches = plan_batches(np.array(lengths), bs, step_tokens)

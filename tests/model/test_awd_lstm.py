@@ -31,6 +31,30 @@ def test_dropping_looked_up_rows_equals_dropping_rows_of_the_embedding() -> None
     assert torch.equal(ours.eval()(words), nn.functional.embedding(words, ours.emb.weight))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weight_dropout_equals_fastais_and_keeps_less_for_the_gradient(dtype: torch.dtype) -> None:
+    ours = build_language_model(Architecture(50, 8, 12, 1), FinetuneLMSettings(weight_p=0.4))[0].rnns[0].train()
+    raw = ours.weight_hh_l0_raw
+    towards = torch.randn(raw.shape, dtype=dtype)
+    torch.manual_seed(3)
+    wanted = nn.functional.dropout(raw, 0.4 * FinetuneLMSettings().drop_mult).to(dtype)
+    kept: list[torch.Tensor] = []
+    torch.manual_seed(3)
+    with (
+        torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
+        torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor),
+    ):
+        ours._setweights()
+    found = ours.module.weight_hh_l0
+    assert (found == 0).any()
+    assert torch.equal(found, wanted)
+    assert [tensor.dtype for tensor in kept] == [torch.bool]
+    gradients = [torch.autograd.grad(weights, raw, towards)[0] for weights in (found, wanted)]
+    torch.testing.assert_close(*gradients)
+    ours.eval()._setweights()
+    assert torch.equal(ours.module.weight_hh_l0, raw)
+
+
 def test_without_logits_the_first_output_is_what_the_decoder_would_read() -> None:
     architecture = Architecture(50, 8, 12, 2)
     with_logits, without = (build_language_model(architecture, logits=logits).eval() for logits in (True, False))
@@ -46,8 +70,8 @@ def test_without_logits_the_first_output_is_what_the_decoder_would_read() -> Non
 @pytest.mark.parametrize("max_len", [12, 100])
 def test_our_sentence_encoder_equals_fastais(max_len: int) -> None:
     settings = TrainClassifierSettings(seq_len=6, max_len=max_len, lin_ftrs=(5,))
-    model = build_classifier(Architecture(50, 8, 12, 2), HeadShape.from_settings(settings, 2), settings).train()
-    ours = model[0]
+    model = build_classifier(Architecture(50, 8, 12, 2), HeadShape.from_settings(settings, 2), settings).double()
+    ours = model.train()[0]
     theirs = SentenceEncoder(6, ours.module, pad_idx=1, max_len=max_len).train()
     rng = np.random.default_rng(0)
     x = pad_documents([rng.integers(9, 50, size=n) for n in (29, 17, 12, 3)], 6)
@@ -60,5 +84,5 @@ def test_our_sentence_encoder_equals_fastais(max_len: int) -> None:
         gradient = torch.autograd.grad(logits.square().sum(), ours.module.encoder.weight)[0]
         found.append((output.detach(), mask, gradient))
     for mine, wanted in zip(*found, strict=True):
-        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(mine, wanted, rtol=1e-10, atol=1e-14)
     assert output.shape[1] == min(30, max_len)

@@ -115,14 +115,14 @@ def test_hostile_text_is_shown_and_does_nothing(text: str) -> None:
 @given(TEXTS, TEXTS, TEXTS)
 @example("1.", "-", "+")
 @example("a\\", "b\\", "c\\")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_text_is_inert(label: str, doc_id: str, text: str) -> None:
     tokens = check_is_inert(page_of([f"1{label}", f"2{label}"], [(doc_id + "x", text)]), 1)
     assert " ".join(items(tokens)[0].split()).endswith(f'"{shown(excerpt(text))}"')
 
 
 @given(TEXTS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_escaped_text_reads_as_it_was_written(text: str) -> None:
     tokens = all_tokens(f"before {escape(text)} after")
     assert [token.type for token in tokens[:3]] == ["paragraph_open", "inline", "text"]

@@ -49,7 +49,7 @@ def test_forms(form: str, value: Any, text: str) -> None:
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=400), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_document_is_in_one_bin_of_length(lengths: list[int], seed: int) -> None:
     n_tokens = np.array(lengths)
     correct = np.random.default_rng(seed).random(len(lengths)) < 0.7
@@ -134,7 +134,7 @@ def page_of(section: Section) -> Page:
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_text_leaves_the_page_as_it_is(one: str, other: str) -> None:
     def tags(text: str, name: str) -> list[str]:
         mistake = Mistake([text], [MarkedWord(name, 2, False)], False, False, [(text, Figure(name, text, text, name))])

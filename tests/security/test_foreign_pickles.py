@@ -103,7 +103,7 @@ def dumped(value: Any, protocol: int) -> bytes:
     return pickle.dumps(value, protocol)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))), st.sampled_from(PROTOCOLS))
 def test_lists_of_strings_are_read_as_pickle_reads_them(strings: list[str], protocol: int) -> None:
     assert read(dumped(strings, protocol)) == strings
@@ -131,7 +131,7 @@ def test_a_large_list_with_repeated_strings(protocol: int) -> None:
     assert read(unframed.getvalue()) == strings
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=60), st.sampled_from(PROTOCOLS))
 def test_any_bytes_are_a_list_of_strings_or_refused(data: bytes, protocol: int) -> None:
     for content in (data, dumped(["a", "b"], protocol)[:-2] + data, data + dumped(["a"], protocol)):

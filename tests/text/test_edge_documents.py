@@ -158,7 +158,7 @@ TOKENIZERS: dict[str, Tokenizer] = {
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @example(texts=["", "xxbos\x1e\x1eno no no "])
 @given(texts=TEXTS)
-@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_becomes_the_same_tokens_in_a_batch_as_alone(kind: str, texts: list[str]) -> None:
     tokenizer = TOKENIZERS[kind]
     batch = tokenizer.encode(texts)

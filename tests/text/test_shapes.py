@@ -38,7 +38,7 @@ CUTTERS = {language: cutter(language) for language in LANGUAGES}
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @given(given_words=st.lists(words, max_size=12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_a_shape_decides_is_what_spacy_does(language: str, given_words: list[str]) -> None:
     done, counts, tokens, left = CUTTERS[language].cut(given_words)
     assert sorted(done + left) == sorted(given_words)

@@ -29,7 +29,7 @@ generated = st.one_of(
     st.text(max_size=60),
     st.text(alphabet=" \nabAB1.:)(/#&;'\\-", max_size=40),
 )
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

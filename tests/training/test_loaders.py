@@ -16,7 +16,7 @@ from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader, pad
 lengths = st.lists(st.integers(1, 30), min_size=3, max_size=40)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(lengths=lengths, bs=st.integers(1, 6), seq_len=st.integers(2, 12), seed=st.integers(0, 5))
 def test_language_model_batches_equal_lmdataloaders(lengths: list[int], bs: int, seq_len: int, seed: int) -> None:
     documents = random_documents(lengths)
@@ -65,7 +65,7 @@ def test_too_few_tokens_name_the_setting() -> None:
         LanguageModelLoader(random_documents([8]), np.arange(1), bs=16, seq_len=10)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(lengths=lengths, seq_len=st.integers(2, 12))
 def test_padding_equals_fastais_pad_chunk_on_whole_chunks(lengths: list[int], seq_len: int) -> None:
     longest = max(lengths) if max(lengths) <= seq_len else -(-max(lengths) // seq_len) * seq_len
@@ -77,7 +77,7 @@ def test_padding_equals_fastais_pad_chunk_on_whole_chunks(lengths: list[int], se
     assert torch.equal(pad_documents(rows, seq_len), theirs)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(lengths=lengths, bs=st.integers(2, 8), seed=st.one_of(st.none(), st.integers(0, 3)), backwards=st.booleans())
 def test_classifier_batches_hold_every_document_once(
     lengths: list[int], bs: int, seed: int | None, backwards: bool
@@ -109,7 +109,7 @@ def test_longest_documents_come_first_in_training() -> None:
         assert (next(iter(loader))[0][0] != 1).sum() == 29
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(lengths=st.lists(st.integers(1, 40), min_size=2, max_size=6), seq_len=st.integers(3, 9))
 def test_a_document_is_encoded_the_same_alone_and_in_company(lengths: list[int], seq_len: int) -> None:
     torch.manual_seed(0)

@@ -44,7 +44,7 @@ def test_lengths_are_distributed_as_published() -> None:
     assert lengths.max() <= 90
 
 
-@hypothesis_settings(deadline=None, max_examples=40)
+@hypothesis_settings(max_examples=40)
 @given(
     n_tokens=st.integers(30, 900), bs=st.integers(1, 4), groups=st.integers(1, 3), seq_len=st.integers(2, 30),
     epoch=st.integers(0, 3),

@@ -1,0 +1,76 @@
+"""Files for others: made apart, put in place when all are finished, so that each is complete or absent."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import machine
+from pipeline.artifact import hash_file
+from pipeline.errors import InputError, PipelineError
+from pipeline.storage import move_into_place, sync
+
+COMMAND = "export"
+_WORK = f".{COMMAND}.tmp"
+
+
+@contextlib.contextmanager
+def placed(output: Path, *, force: bool, alone: bool = False, last: str = "") -> Iterator[Path]:
+    """A folder to write into; when the block ends, its files move into the folder `output`, `last` after all others.
+
+    A file that is there already with the same content stays; with another it is replaced only with `force`. `alone`:
+    `output` may hold nothing else, for the folder is to be used, or published, as a whole. Raises InputError for what
+    is in the way; nothing is moved then. StorageError and OutOfMemoryError stand for what the machine refuses.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file, not a folder.", "Name another --output.")
+    work, is_new = output / _WORK, not output.exists()
+    with _limits():
+        output.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(work, ignore_errors=True)  # of an export that was killed
+        work.mkdir()
+        try:
+            yield work
+            _move(work, output, force, alone, last)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if is_new:
+                with contextlib.suppress(OSError):  # not empty: all went well
+                    output.rmdir()
+
+
+def _move(work: Path, output: Path, force: bool, alone: bool, last: str) -> None:
+    names = [path.relative_to(work) for path in sorted(work.rglob("*")) if path.is_file()]
+    names.sort(key=lambda name: str(name) == last)
+    for name in names:
+        there = output / name
+        if there.exists() and not force and hash_file(there) != hash_file(work / name):
+            raise InputError(f"{there} is there already and holds something else.", "Replace it with --force.")
+    if alone:
+        _check_alone(output, set(names))
+    for name in names:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        sync(work / name)
+        move_into_place(work / name, output / name)
+
+
+def _check_alone(output: Path, names: set[Path]) -> None:
+    there = (path.relative_to(output) for path in sorted(output.rglob("*")) if path.is_file())
+    stranger = next((name for name in there if name.parts[0] != _WORK and name not in names), None)
+    if stranger is not None:
+        raise InputError(
+            f"{output / stranger} is there already and no part of this export.", "Remove it, or name another --output."
+        )
+
+
+@contextlib.contextmanager
+def _limits() -> Iterator[None]:
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        expected = machine.limit_behind(error, COMMAND)
+        if expected is None:
+            raise
+        raise expected from error

@@ -1,0 +1,102 @@
+"""Packed models: small, without a trace of the machine, used and fine-tuned like the ones they came from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import call, manifest, write_reviews
+
+from pipeline.inference.bundle import load_classifier_bundle
+from pipeline.settings import RunSettings
+
+TEXTS = ["A wonderful, touching film.", "Dull, clumsy and tedious.", "The plot."]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of a finished run whose matrices are large enough to be stored in fewer bits, and its packed models."""
+    home = tmp_path_factory.mktemp("home")
+    table = write_reviews(home / "reviews.csv", n=160)
+    call(
+        "run", "--recipe", "smoke", "--source", str(table), "--home", str(home), "--set", "run.device=cpu",
+        "--set", "prepare_corpus.split_column=split", "--set", "run.precision=fp32", "--set", "finetune_lm.n_hid=150",
+        "--set", "tokenize_corpus.workers=1", "--set", "finetune_lm.phases=[{name='a', lr=0.01}]",
+        "--set", "train_classifier.phases=[{name='a', lr=0.01}]",
+    )
+    pack(home)
+    return home
+
+
+def pack(home: Path, *more: str, exit_code: int = 0) -> str:
+    models = [str(home / "models/smoke" / name) for name in ("lm-fwd", "classifier-fwd")]
+    done = call("pack", *models, "--output", str(home / "packed"), *more, exit_code=exit_code)
+    return done.stdout + done.stderr
+
+
+def probabilities(folder: Path) -> np.ndarray:
+    return load_classifier_bundle(folder, RunSettings(precision="fp32", device="cpu")).predict(TEXTS)
+
+
+def test_a_packed_classifier_predicts_almost_as_before(home: Path) -> None:
+    whole, packed = (probabilities(home / folder / "classifier-fwd") for folder in ("models/smoke", "packed"))
+    np.testing.assert_allclose(packed, whole, atol=0.02)
+    assert not np.array_equal(packed, whole)
+
+
+@pytest.mark.parametrize("name", ["lm-fwd", "classifier-fwd"])
+def test_it_is_small_and_tells_nothing_of_the_machine(home: Path, name: str) -> None:
+    before, after = manifest(home / "models/smoke" / name), manifest(home / "packed" / name)
+    size = {path: record["size_bytes"] for path, record in after["files"].items()}
+    assert size["encoder.safetensors"] < 0.5 * before["files"]["encoder.safetensors"]["size_bytes"]
+    assert before["files"].keys() - size == {"history.csv", "history.jsonl", "curve.csv"}
+    text = json.dumps(after)
+    assert str(home) not in text
+    assert before["host"] not in text
+    assert (after["identity"], after["metrics"]["storage"]) == (before["identity"], "int8")
+    assert after["settings"]["pack"]["of"] == before["fingerprint"]
+    assert {s: r["fingerprint"] for s, r in after["inputs"].items()} == {
+        s: r["fingerprint"] for s, r in before["inputs"].items()
+    }
+
+
+def test_the_same_again_changes_nothing_and_other_storage_needs_force(home: Path) -> None:
+    assert pack(home).count("nothing changed") == 2
+    said = pack(home, "--storage", "bf16", exit_code=3)
+    assert "packed/lm-fwd was made from something else. Replace it with --force." in said
+    said = call("pack", str(home / "packed/lm-fwd"), "--output", str(home / "again"), exit_code=3).stderr
+    assert "is packed already. Name the model it was packed from." in said
+    said = call("pack", str(home / "data/smoke/ids"), "--output", str(home / "again"), exit_code=3).stderr
+    assert "holds ids. Name a sealed language model or classifier" in said
+    said = call("pack", str(home / "models/smoke/lm-fwd"), "--output", str(home / "models/smoke"), exit_code=2).stderr
+    assert "is the model itself. Choose another --output." in said
+
+
+def test_packed_models_are_evaluated_and_fine_tuned_like_others(home: Path) -> None:
+    call(
+        "evaluate_classifier", "--run", "smoke", "--home", str(home), "--force",
+        "--set", f"inputs.classifier={home / 'packed/classifier-fwd'}",
+    )
+    protocol = json.loads((home / "models/smoke/evaluation/metrics.json").read_text(encoding="utf-8"))["protocol"]
+    assert protocol["classifier_trained_on_this_split"] is True
+    said = call(
+        "run", "--recipe", "smoke", "--run", "more", "--source", str(home / "reviews.csv"), "--home", str(home),
+        "--set", "prepare_corpus.split_column=split", "--set", "tokenize_corpus.workers=1", "--until", "finetune_lm",
+        "--set", f"inputs.start_lm={home / 'packed/lm-fwd'}", "--set", "run.device=cpu",
+    )
+    assert said.exit_code == 0
+    assert manifest(home / "models/more/lm-fwd")["files"]["encoder.safetensors"]["size_bytes"] == manifest(
+        home / "models/smoke/lm-fwd"
+    )["files"]["encoder.safetensors"]["size_bytes"]
+
+
+@pytest.mark.parametrize("storage", ["float32", "bf16"])
+def test_what_is_packed_can_go_to_the_hub_and_come_back(home: Path, tmp_path: Path, storage: str) -> None:
+    call("pack", str(home / "models/smoke/classifier-fwd"), "--output", str(tmp_path), "--storage", storage)
+    packed = tmp_path / "classifier-fwd"
+    call("export", "--to", "huggingface", "--classifier", str(packed), "--output", str(tmp_path / "hub"))
+    call("import-huggingface", str(tmp_path / "hub"), "--to", str(tmp_path / "back"))
+    assert (tmp_path / "back/manifest.json").read_bytes() == (packed / "manifest.json").read_bytes()
+    assert np.array_equal(probabilities(tmp_path / "back"), probabilities(packed))
+    whole = probabilities(home / "models/smoke/classifier-fwd")
+    assert np.array_equal(probabilities(packed), whole) == (storage == "float32")
