@@ -14,6 +14,7 @@ from pipeline import counterpart, describe, ensembles, reporting, runs, status, 
 from pipeline.benchmark.command import BenchmarkCommand, benchmark
 from pipeline.commands import (
     embed,
+    explain,
     export,
     find_lr,
     generate,
@@ -23,6 +24,7 @@ from pipeline.commands import (
     pack,
     predict,
     push,
+    serve,
 )
 from pipeline.commands.group import Commands, StageCommand
 from pipeline.errors import UsageError
@@ -200,9 +202,11 @@ def show_status(  # noqa: PLR0917
 
 app.command("report")(reporting.command)
 app.command("predict")(predict.command)
+app.command("explain")(explain.command)
 app.command("generate")(generate.command)
 app.command("embed")(embed.command)
 app.command("neighbours")(neighbours.command)
+app.command("serve")(serve.command)
 app.command("import-fastai")(import_fastai.command)
 app.command("find-lr")(find_lr.command)
 app.command("export")(export.command)

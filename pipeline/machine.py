@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import OutOfMemoryError, PipelineError, StorageError
@@ -42,6 +44,20 @@ def limit_behind(error: Exception, stage: str, smaller: str = "") -> PipelineErr
             f"{stage} ran out of memory.", f"{where}; here, try {smaller}" if smaller else f"{where}."
         )
     return None
+
+
+@contextmanager
+def limits_told(command: str) -> Iterator[None]:
+    """Raise what `limit_behind` makes of an error in the block, where it makes something of it."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        expected = limit_behind(error, command)
+        if expected is None:
+            raise
+        raise expected from error
 
 
 def usable_cores() -> int:

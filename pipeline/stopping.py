@@ -59,15 +59,16 @@ def check(where: str) -> None:
 
 
 @contextlib.contextmanager
-def signals_ask(reporter: Reporter) -> Iterator[None]:
-    """Let the signals ask for a stop until the block ends. Only the main thread may enter."""
+def signals_ask(reporter: Reporter, doing: str = "saving and stopping") -> Iterator[None]:
+    """Let the signals ask for a stop until the block ends; `doing` tells what follows. Only the main thread may enter.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # What was ignored stays so: shells make their background jobs deaf to Ctrl-C.
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _noted) for number in heard}
     wakeup_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    thread = threading.Thread(target=_listen, args=(reader, reporter), daemon=True)
+    thread = threading.Thread(target=_listen, args=(reader, reporter, doing), daemon=True)
     thread.start()
     try:
         yield
@@ -84,7 +85,7 @@ def _noted(_signal: int, _frame: object) -> None:
     """Python must have a handler for the number of the signal to be written to the pipe; the thread does the rest."""
 
 
-def _listen(reader: int, reporter: Reporter) -> None:
+def _listen(reader: int, reporter: Reporter, doing: str) -> None:
     while numbers := os.read(reader, 64):
         for number in numbers:
             if number not in SIGNALS:
@@ -93,7 +94,7 @@ def _listen(reader: int, reporter: Reporter) -> None:
             if _request.reason is not None:
                 os._exit(ExitCode.STOPPED)
             ask(name)
-            reporter.line(f"{name}: saving and stopping; a second signal ends at once")
+            reporter.line(f"{name}: {doing}; a second signal ends at once")
 
 
 @contextlib.contextmanager

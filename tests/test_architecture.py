@@ -24,7 +24,7 @@ LEVELS = (
     {"model"},
     {"training"},
     {"inference"},
-    {"report"},
+    {"report", "serving"},
     {"stages", "runs", "import_fastai", "export", "pack", "counterpart"},
     {"status", "ensembles", "find_lr", "reporting"},
     {"benchmark", "commands"},

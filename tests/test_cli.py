@@ -24,8 +24,9 @@ from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "generate", "embed", "neighbours",
-    "import-fastai", "find-lr", "export", "push", "import-huggingface", "pack", "benchmark", "recipes",
+    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "explain", "generate", "embed",
+    "neighbours", "serve", "import-fastai", "find-lr", "export", "push", "import-huggingface", "pack",
+    "benchmark", "recipes",
 )
 RECIPE = """
 description = "for tests"

@@ -64,7 +64,7 @@ def test_every_recipe_is_package_data() -> None:
     assert files == packed != set()
 
 
-@pytest.mark.parametrize(("part", "templates"), [("report", "templates"), ("export", "pages")])
+@pytest.mark.parametrize(("part", "templates"), [("report", "templates"), ("export", "pages"), ("serving", "page")])
 def test_every_template_is_package_data(part: str, templates: str) -> None:
     folder = ROOT / "pipeline" / part
     packed = {path for pattern in PROJECT["tool"]["setuptools"]["package-data"][f"pipeline.{part}"]

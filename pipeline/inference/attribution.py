@@ -68,9 +68,9 @@ def input_x_gradient(embedded: Tensor, score: Callable[[Tensor], Tensor]) -> NDA
 
 
 def log_odds(logits: Tensor, class_id: int) -> Tensor:
-    """Log of p / (1 - p) of a class, from logits [C]; C is 2 or more."""
-    others = torch.cat([logits[:class_id], logits[class_id + 1 :]])
-    return logits[class_id] - torch.logsumexp(others, dim=0)
+    """Log of p / (1 - p) [...] of a class, from logits [..., C]; C is 2 or more."""
+    others = torch.cat([logits[..., :class_id], logits[..., class_id + 1 :]], dim=-1)
+    return logits[..., class_id] - torch.logsumexp(others, dim=-1)
 
 
 def _read(model: Classifier, reading: Tensor) -> tuple[list[Tensor], State | None]:
@@ -101,7 +101,7 @@ def words(tokenizer: Tokenizer, tokens: Sequence[str], values: Sequence[float]) 
     """
     found: list[Word] = []
     before: list[str] = []
-    for group in _groups(tokens, spaces_are_tokens=tokenizer.kind != "word"):
+    for group in word_groups(tokenizer, tokens):
         own = [tokens[i] for i in group]
         text = tokenizer.detokenize(own)
         if text.strip():
@@ -111,8 +111,9 @@ def words(tokenizer: Tokenizer, tokens: Sequence[str], values: Sequence[float]) 
     return found
 
 
-def _groups(tokens: Sequence[str], *, spaces_are_tokens: bool) -> list[list[int]]:
-    """Positions of the tokens of each word."""
+def word_groups(tokenizer: Tokenizer, tokens: Sequence[str]) -> list[list[int]]:
+    """Positions of the tokens of each word; a token without a written form (xxbos) is a group of its own."""
+    spaces_are_tokens = tokenizer.kind != "word"
     groups: list[list[int]] = []
     waits = 0
     """Tokens that belong to the open group whatever they are."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.artifact import Artifact, open_artifact
-from pipeline.errors import InputError
+from pipeline.errors import DivergedError, InputError
 from pipeline.inference.classifier import Classifier, load_classifier
 from pipeline.inference.pooling import Rows
 from pipeline.inference.ragged import Lengths, plan_batches
@@ -45,11 +46,14 @@ class LoadedClassifier:
 
     def batch(self, rows: Rows, bs: int, between_steps: Callable[[], None] = lambda: None) -> NDArray[np.float64]:
         """Probabilities [B, C] of one of those batches: documents as ids from their beginning, longest first."""
+        probabilities: NDArray[np.float64] = torch.softmax(self.logits(rows, bs, between_steps), dim=1).numpy()
+        return probabilities
+
+    def logits(self, rows: Rows, bs: int, between_steps: Callable[[], None] = lambda: None) -> Tensor:
+        """Logits [B, C] of such a batch, float64, on the CPU."""
         step = -1 if self.direction == "bwd" else 1
         with torch.inference_mode(), self.device.kernels():
-            logits = self.model([row[::step] for row in rows], self._step_tokens(bs), between_steps)
-            probabilities: NDArray[np.float64] = torch.softmax(logits.double(), dim=1).cpu().numpy()
-        return probabilities
+            return self.model([row[::step] for row in rows], self._step_tokens(bs), between_steps).double().cpu()
 
     def _step_tokens(self, bs: int) -> int:
         return bs * self.model.shape.seq_len
@@ -72,12 +76,19 @@ class ClassifierBundle:
     ) -> NDArray[np.float64]:
         """Probabilities [N, C] of documents given as ids, in their order, read in batches of `bs`.
 
-        `between_steps` may end the work by an exception; `done` is told how many documents each batch had.
+        `between_steps` may end the work by an exception; `done` is told how many documents each batch had. Raises
+        DivergedError for probabilities that are no numbers.
         """
         found = np.zeros((len(documents), len(self.labels)))
         for batch in self.classifier.batches(np.array([len(d) for d in documents], dtype=np.int64), bs):
             found[batch] = self.classifier.batch([documents[i] for i in batch], bs, between_steps)
             done(len(batch))
+        bad = int(np.count_nonzero(~np.isfinite(found).all(axis=1)))
+        if bad:
+            raise DivergedError(
+                f"{self.path} gives probabilities that are not finite for {bad:,} of {len(documents):,} texts.",
+                "Try --precision fp32, or train the classifier again with a lower learning rate.",
+            )
         return found
 
     def predict(self, texts: Sequence[str | bytes]) -> NDArray[np.float64]:

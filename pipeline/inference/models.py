@@ -11,8 +11,9 @@ from pipeline.settings import RunSettings
 _NAMES = {"classifier": "classifier", "lm": "language model"}
 
 
-def find_model(model: str, home: Path, slots: Sequence[str]) -> Path:
-    """The folder of a model named by its path or by its run; of a run, the first of `slots` (classifier, lm) it has.
+def find_model(model: str, home: Path, slots: Sequence[str], option: str = "--model") -> Path:
+    """The folder of a model named, with `option`, by its path or its run; of a run, the first of `slots` (classifier,
+    lm) it has.
 
     Raises InputError, which says where it was looked for, if there is none, UsageError if it has one of each direction.
     """
@@ -22,7 +23,7 @@ def find_model(model: str, home: Path, slots: Sequence[str]) -> Path:
     for slot in slots:
         found = [path for path in (home / "models" / model / f"{slot}-{d}" for d in ("fwd", "bwd")) if path.exists()]
         if len(found) > 1:
-            mend = f"Name one: --model {found[0]} or {found[1]}."
+            mend = f"Name one: {option} {found[0]} or {found[1]}."
             raise UsageError(f"The run {model} has two {_NAMES[slot]}s.", mend)
         if found:
             return found[0]

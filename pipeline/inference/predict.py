@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from pipeline.errors import DivergedError
 from pipeline.inference.bulk import Request, Wording, carry_out
 from pipeline.inference.bundle import ClassifierBundle, load_classifier_bundle
 from pipeline.inference.models import find_model, run_settings
@@ -71,10 +68,4 @@ class _Predicting:
         self, ids: Sequence[str], documents: Rows, check: Callable[[], None], done: Callable[[int], Any]
     ) -> Predictions:
         probabilities = self.bundle.probabilities(documents, bs=self.bs, between_steps=check, done=done)
-        bad = int(np.count_nonzero(~np.isfinite(probabilities).all(axis=1)))
-        if bad:
-            raise DivergedError(
-                f"{self.path} gives probabilities that are not finite for {bad:,} of {len(ids):,} texts.",
-                "Try --precision fp32, or train the classifier again with a lower learning rate.",
-            )
         return Predictions(ids, self.bundle.labels, probabilities)

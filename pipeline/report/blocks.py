@@ -3,13 +3,17 @@
 Text is plain text here; the writers escape it, so that nothing in a corpus, a label or a name can act on a page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import ClassVar
 
 from markupsafe import Markup
 
 from pipeline.report.figures import Figure
+
+STRENGTHS = 4
+"""Shades of a marked word, for and against."""
 
 Line = Sequence[str | Figure]
 """A run of text and figures."""
@@ -97,6 +101,13 @@ class MarkedWord:
     strength: int
     glued: bool
     """No space before it."""
+
+
+def mark(words: Iterable[tuple[str, float, bool]]) -> list[MarkedWord]:
+    """Words given as (text, contribution, glued), the strongest one 4 or -4; NaN is no contribution."""
+    given = [(text, 0.0 if isnan(value) else value, glued) for text, value, glued in words]
+    largest = max((abs(value) for _, value, _ in given), default=0.0) or 1.0
+    return [MarkedWord(text, round(STRENGTHS * value / largest), glued) for text, value, glued in given]
 
 
 @dataclass(frozen=True)

@@ -104,19 +104,19 @@ def _chips(material: Material) -> Iterator[Line]:
 
 def render_html(page: Page) -> str:
     """The page as HTML: one file, no script, nothing loaded from anywhere."""
-    return _environment("html").get_template("report.html").render(page=page)
+    return environment("html").get_template("report.html").render(page=page)
 
 
 def render_markdown(page: Page) -> str:
     """The same figures as Markdown; charts are named, not drawn."""
-    text = _environment("markdown").get_template("report.md").render(page=page)
+    text = environment("markdown").get_template("report.md").render(page=page)
     lines = [line.rstrip() for line in text.splitlines()]
     kept = [line for line, before in zip(lines, ["", *lines], strict=False) if line or before]
     return "\n".join(kept).strip() + "\n"
 
 
 @cache
-def _environment(kind: str) -> Environment:
+def environment(kind: str) -> Environment:
     """Templates whose every expression is escaped for `kind`; only Markup passes as it is."""
     return Environment(
         loader=PackageLoader("pipeline.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

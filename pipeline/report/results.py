@@ -12,20 +12,19 @@ from pipeline.report.blocks import (
     Details,
     Hero,
     Line,
-    MarkedWord,
     Mistake,
     Mistakes,
     Note,
     Prose,
     Section,
     Table,
+    mark,
 )
 from pipeline.report.evaluation_page import LISTED_CONFUSIONS, MATRIX_CLASSES, warnings
 from pipeline.report.figures import Figure, Sources
 from pipeline.report.gather import DERIVED, METRICS
 from pipeline.report.summary import other_protocol, with_protocol
 
-STRENGTHS = 4
 SHADES = 9
 
 
@@ -221,13 +220,12 @@ def mistakes(sources: Sources) -> Section:
 
 def _mistake(sources: Sources, number: int, row: dict[str, Any]) -> Mistake:
     at = ("mistakes", number)
-    largest = max((abs(value) for _, value, _ in row["words"]), default=0.0) or 1.0
     return Mistake(
         [
             row["doc_id"], ": is ", row["label"], ", predicted ", row["predicted"], " with probability ",
             sources.figure(DERIVED, *at, "probability", form="fixed4"),
         ],
-        [MarkedWord(text, round(STRENGTHS * value / largest), glued) for text, value, glued in row["words"]],
+        mark(row["words"]),
         cut_before=row["words_before"] > 0, cut_after=row["words_after"] > 0,
         strongest=[
             (text, sources.figure(DERIVED, *at, "strongest", i, 1, form="signed"))

@@ -44,6 +44,11 @@ class TextEncoder:
         encoded = self.tokenizer.encode(clean)
         return np.split(self._ids(encoded.types)[encoded.ids], np.cumsum(encoded.lengths)[:-1])
 
+    def read(self, text: str | bytes) -> tuple[list[str], Ids]:
+        """Tokens of one text, unknown ones as they are written, and their ids."""
+        tokens = self.tokenizer.tokenize(clean_text(text, Counter()) or "")
+        return tokens, self._ids(tokens)
+
     def _ids(self, tokens: Sequence[str]) -> Ids:
         unknown = self.numbers[UNK]
         return np.array([self.numbers.get(token, unknown) for token in tokens], dtype=np.int64)

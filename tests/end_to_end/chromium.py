@@ -36,15 +36,15 @@ class Browser:
         """Call a method of the DevTools protocol on the tab."""
         return self._call(method, parameters, self._session)
 
-    def open(self, path: Path, width: int, height: int = 900, dark: bool = False) -> None:
-        """Show a file in a window of `width` CSS pixels."""
+    def open(self, page: Path | str, width: int, height: int = 900, dark: bool = False) -> None:
+        """Show a file or an address in a window of `width` CSS pixels."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self._wait(lambda: any(event["method"] == "Page.loadEventFired" for event in self.events))
 
     def value(self, expression: str) -> Any:
@@ -52,6 +52,19 @@ class Browser:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until an expression is true."""
+        until = time.monotonic() + TIMEOUT_S
+        while not self.value(expression):
+            assert time.monotonic() < until, f"{expression} never came true"
+            time.sleep(0.02)
+
+    def press(self, key: str, code: int, text: str = "", modifiers: int = 0) -> None:
+        """Press a key; 2 is Ctrl and 8 Shift among `modifiers`."""
+        pressed = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **pressed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
 
     def complaints(self) -> list[str]:
         """Console messages, log entries and uncaught errors since the page was opened."""
