@@ -12,7 +12,7 @@ import typer
 
 from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
 from pipeline.benchmark.command import benchmark
-from pipeline.commands import export, find_lr, import_fastai, predict
+from pipeline.commands import compare, export, find_lr, import_fastai, predict
 from pipeline.commands.group import Commands, StageCommand
 from pipeline.errors import UsageError
 from pipeline.options import (
@@ -192,6 +192,7 @@ app.command("predict")(predict.command)
 app.command("import-fastai")(import_fastai.command)
 app.command("find-lr")(find_lr.command)
 app.command("export")(export.command)
+app.command("compare")(compare.command)
 app.command()(benchmark)
 
 

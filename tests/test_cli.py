@@ -25,7 +25,7 @@ from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "import-fastai", "find-lr", "export",
-    "benchmark", "recipes",
+    "compare", "benchmark", "recipes",
 )
 RECIPE = """
 description = "for tests"

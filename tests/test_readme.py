@@ -31,7 +31,7 @@ def test_its_commands_exist() -> None:
     names = {command.split()[0] for command in COMMANDS if command.strip()}
     others = {
         "evaluate_ensemble", "run", "status", "recipes", "report", "predict", "import-fastai", "find-lr", "export",
-        "benchmark",
+        "compare", "benchmark",
     }
     assert names - {"...", "STAGE"} <= {*others, *STAGE_NAMES}
     assert set(STAGE_NAMES) <= names

@@ -1,0 +1,158 @@
+"""Every language-model rung learns, goes on bit-equal after a stop anywhere, and reads its own weights again."""
+
+import io
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fastai.learner import Callback
+from torch.nn import functional as F
+
+from pipeline import stopping
+from pipeline.errors import Stopped
+from pipeline.ladder.language_model import WEIGHTS, task_of, weights
+from pipeline.ladder.recurrent import build
+from pipeline.ladder.rungs import RUNGS, Rung, rungs_named
+from pipeline.model.weights import read_tensors
+from pipeline.progress import Reporter
+from pipeline.text.ids import IdStore
+from pipeline.training.device import Device
+from pipeline.training.phases import Trained, train_phases
+from pipeline.training.task import Task
+
+TRAINED = [rung for rung in RUNGS.values() if rung.settings is not None]
+VOCABULARY = 12
+
+
+def store() -> IdStore:
+    """Running text that counts from 3 to 11 and begins anew, after a mark."""
+    text = np.arange(700) % 9 + 3
+    ids = np.concatenate([[2], text[:500], [2], text[500:]]).astype(np.uint16)
+    return IdStore(
+        Path(), ids, np.array([0, 501, 702]), np.array(["train", "valid"]), np.full(2, -1, np.int32),
+        np.array([1002, 402], np.int32), [f"w{i}" for i in range(VOCABULARY)], [],
+    )
+
+
+class StopAt(Callback):
+    def __init__(self, moment: int) -> None:
+        self.moment, self.seen = moment, 0
+
+    def after_batch(self) -> None:
+        self.seen += 1
+        if self.seen == self.moment:
+            stopping.ask("a test")
+
+
+def short(rung: Rung) -> Rung:
+    """The rung with 3 epochs of a few steps."""
+    assert rung.settings is not None
+    phases = (rung.settings.phases[0].model_copy(update={"epochs": 3, "lr": 4e-3}),)
+    return replace(rung, settings=rung.settings.model_copy(update={"bs": 16, "phases": phases}))
+
+
+def train(rung: Rung, resume: Path, callbacks: Sequence[Callback] = ()) -> tuple[Task, Trained]:
+    task = replace(task_of(rung, store(), seed=3), callbacks=callbacks)
+    assert rung.settings is not None
+    device = Device(torch.device("cpu"), "fp32", "fp32")
+    trained = train_phases(
+        task, rung.settings, rung.settings.phases, device=device, seed=3, resume=resume, fingerprint="f" * 64,
+        reporter=Reporter(io.StringIO()),
+    )
+    return task, trained
+
+
+@pytest.mark.parametrize("rung", TRAINED, ids=lambda rung: rung.name)
+def test_it_learns(rung: Rung, tmp_path: Path) -> None:
+    history = train(short(rung), tmp_path)[1].history
+    assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
+    assert history[-1]["valid_loss"] < history[0]["valid_loss"] < 3
+    assert 0 < history[0]["bits_per_character"] < history[0]["valid_loss"]  # two characters a token
+
+
+@pytest.mark.parametrize("rung", TRAINED, ids=lambda rung: rung.name)
+def test_stopped_anywhere_it_ends_bit_equal(rung: Rung, tmp_path: Path) -> None:
+    rung = short(rung)
+    task, unbroken = train(rung, tmp_path / "unbroken")
+    steps, last = len(task.train), len(task.train) + len(task.valid)
+    for moment in (1, steps, steps + 1, last + 2):
+        resume = tmp_path / str(moment)
+        with pytest.raises(Stopped):
+            train(rung, resume, [StopAt(moment)])
+        stopping.forget()
+        again, trained = train(rung, resume)
+        for name, tensor in weights(task.model).items():
+            assert torch.equal(tensor, weights(again.model)[name]), f"{name}, stopped at batch {moment}"
+        timeless = [[{k: v for k, v in r.items() if not k.endswith("_s")} for r in t.history]
+                    for t in (trained, unbroken)]
+        assert timeless[0] == timeless[1]
+        assert trained.best.record is not None
+        assert (trained.best.folder / WEIGHTS).read_bytes() == (unbroken.best.folder / WEIGHTS).read_bytes()
+        shutil.rmtree(resume)
+
+
+@pytest.mark.parametrize("rung", TRAINED, ids=lambda rung: rung.name)
+def test_its_weights_are_read_again(rung: Rung, tmp_path: Path) -> None:
+    task, other = (task_of(rung, store(), seed) for seed in (1, 2))
+    task.save(tmp_path)
+    assert set(read_tensors(tmp_path / WEIGHTS)) == set(weights(other.model))
+    other.load(tmp_path)
+    words = next(iter(task.train.batches(0)))[0]
+    for model in (task.model.eval(), other.model.eval()):
+        model.reset()
+    torch.testing.assert_close(task.model(words)[0], other.model(words)[0], rtol=0, atol=0)
+
+
+def model_of(name: str) -> torch.nn.Module:
+    settings = RUNGS[name].settings
+    assert settings is not None
+    torch.manual_seed(0)
+    return build(name, VOCABULARY, settings).eval()
+
+
+def test_the_loop_is_the_unrolled_model() -> None:
+    words = torch.randint(VOCABULARY, (5, 3))
+    torch.testing.assert_close(model_of("LMModel1")(words)[0], model_of("LMModel2")(words)[0])
+    assert model_of("LMModel1")(words)[0].shape == (5, 1, 64)
+
+
+@pytest.mark.parametrize("name", ["LMModel3", "LMModel4", "LMModel5", "LMModel6", "LMModel7"])
+def test_state_goes_on_from_batch_to_batch(name: str) -> None:
+    model, words = model_of(name), torch.randint(VOCABULARY, (5, 12))
+    whole = model(words)[0][:, -1]
+    model.reset()
+    pieces = [model(piece)[0][:, -1] for piece in words.split(4, 1)]
+    torch.testing.assert_close(pieces[-1], whole)
+    assert not any(part.requires_grad for layer in model[0].hidden for part in layer)
+    model.reset()
+    assert not torch.equal(model(words[:, 8:])[0][:, -1], whole)
+
+
+def test_a_loop_without_state_forgets() -> None:
+    model, words = model_of("LMModel2"), torch.randint(VOCABULARY, (5, 3))
+    first = model(words)[0]
+    assert torch.equal(model(words)[0], first)
+
+
+def test_tied_weights_are_one_tensor_and_saved_once() -> None:
+    model = model_of("LMModel7")
+    assert model[1].decoder.weight is model[0].embedding.weight
+    assert sum(tensor.shape == (VOCABULARY, 64) for tensor in weights(model).values()) == 1
+    logits = F.linear(model(torch.zeros(1, 4, dtype=torch.int64))[0], model[0].embedding.weight)
+    assert logits.shape == (1, 4, VOCABULARY)
+
+
+def test_rungs_come_in_the_order_of_the_ladder() -> None:
+    assert [rung.name for rung in rungs_named(["AWD_LSTM", "LMModel3", "kneser-ney"])] == [
+        "kneser-ney", "LMModel3", "AWD_LSTM",
+    ]
+
+
+def test_an_unknown_rung_is_answered_with_the_nearest() -> None:
+    with pytest.raises(Exception, match="There is no rung 'LMModel9'. Did you mean 'LMModel[1-7]'") as caught:
+        rungs_named(["LMModel9"])
+    assert type(caught.value).__name__ == "UsageError"
