@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import runs, stopping
 from pipeline.artifact import Artifact
 from pipeline.errors import UsageError
-from pipeline.ladder.making import Place, make_rung
+from pipeline.ladder.making import folder_of, make_rung
 from pipeline.ladder.page import render
 from pipeline.ladder.rungs import AWD_LSTM, RUNGS, Published, Rung
 from pipeline.progress import Reporter
@@ -72,9 +72,9 @@ def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter,
         for seed in seeds:
             stopping.check(f"compare, before {rung.name} with seed {seed},")
             results.append(_result(run, _make(plan, rung, seed, reporter, force), seed))
-        rows.append(_row(rung, results, rung.published.get(run.name)))
+        rows.append(_row(rung, results, rung.published.get(run.recipe.prepare_corpus.kind)))
     document = {"on": run.name, "ids": results[0]["ids"], "rungs": rows}
-    folder = Place(run).folder
+    folder = folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / FIGURES, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
     write_durably(folder / PAGE, render(document, FIGURES))

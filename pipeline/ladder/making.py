@@ -1,7 +1,6 @@
 """One rung with one seed as a sealed artifact, made by the same contract as the stages' own."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,9 @@ CODE_VERSION = 1
 """Goes up when the same settings would give another rung."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the rungs of a run lie."""
-
-    run: Run
-
-    def rung(self, rung: Rung, seed: int) -> Path:
-        """Folder of a rung's artifact; one that draws no random number has no seed."""
-        return self.folder / (rung.name if rung.is_certain else f"{rung.name}-s{seed}")
-
-    @property
-    def folder(self) -> Path:
-        """Folder of all of them, and of the comparison."""
-        return self.run.home / "models" / self.run.name / "ladder"
+def folder_of(run: Run) -> Path:
+    """Folder of all rungs of a run, and of their comparison."""
+    return run.home / "models" / run.name / "ladder"
 
 
 def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: bool) -> Artifact:
@@ -43,7 +31,7 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
     Small models run in fp32: there is nothing to gain from less. Raises InputError if the artifact was made of other
     ids or by another version and `force` is not set; Stopped if a stop was asked for.
     """
-    target = Place(run).rung(rung, seed)
+    target = folder_of(run) / (rung.name if rung.is_certain else f"{rung.name}-s{seed}")
     with making.held(target, rung.name):
         before = making.manifest_before(target, force)
         ids = open_artifact(run.path("ids"), "ids")

@@ -58,7 +58,7 @@ class Rung:
     settings: RungSettings | None = None
     """None: the rung is made by the stages of the run, or has no gradient."""
     published: Mapping[str, Published] = field(default_factory=dict)
-    """By the recipe of the corpus."""
+    """By the kind of corpus (prepare_corpus.kind)."""
 
     @property
     def is_certain(self) -> bool:
