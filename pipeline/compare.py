@@ -13,19 +13,20 @@ from pipeline.artifact import Artifact
 from pipeline.errors import UsageError
 from pipeline.ladder.making import folder_of, make_rung
 from pipeline.ladder.page import render
-from pipeline.ladder.rungs import AWD_LSTM, RUNGS, Published, Rung
+from pipeline.ladder.rungs import AWD_LSTM, RUNGS, ULMFIT, Published, Rung, rungs_named
+from pipeline.ladder.scoring import METRICS, headline
 from pipeline.progress import Reporter
 from pipeline.recipe import shipped_recipes
 from pipeline.runs import Plan, Request
-from pipeline.stage import Run, run_stage, run_stages, select, stage_named
+from pipeline.stage import Run, run_stage, run_stages, select
 from pipeline.storage import write_durably
 from pipeline.training.history import read_history
 
 LAST_SHARED = "numericalize_corpus"
 """The stage whose output every rung reads."""
 PAGE, FIGURES = "compare.html", "compare.json"
-QUALITY = ("accuracy", "bits_per_character", "perplexity", "valid_loss")
-COST = ("parameters", "train_s")
+QUALITY = ("accuracy", "bits_per_character", "perplexity", "valid_loss", "macro_recall", "macro_f1", "log_loss")
+COST = ("parameters", "train_s", "documents_per_s")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter,
         results = []
         for seed in seeds:
             stopping.check(f"compare, before {rung.name} with seed {seed},")
-            results.append(_result(run, _make(plan, rung, seed, reporter, force), seed))
+            results.append(_result(plan, rung, seed, reporter, force))
         rows.append(_row(rung, results, rung.published.get(run.recipe.prepare_corpus.kind)))
     document = {"on": run.name, "ids": results[0]["ids"], "rungs": rows}
     folder = folder_of(run)
@@ -81,33 +82,42 @@ def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter,
     return Compared(document, folder / PAGE)
 
 
-def _make(plan: Plan, rung: Rung, seed: int, reporter: Reporter, force: bool) -> Artifact:
+def _result(plan: Plan, rung: Rung, seed: int, reporter: Reporter, force: bool) -> dict[str, Any]:
+    """Make the rung; what is told of it."""
     run = plan.runs[0]
-    if rung.name != AWD_LSTM:
-        return make_rung(run, rung, seed, reporter, force=force)
+    if rung.name not in (AWD_LSTM, ULMFIT):
+        made = make_rung(run, rung, seed, reporter, force=force)
+        return _told(run, made, seed, dict(made.manifest.metrics))
+    stages = select("finetune_lm", "finetune_lm" if rung.name == AWD_LSTM else None)
     if seed != run.recipe.run.seed:
         run = _with_seed(plan, seed)
-    return run_stage(run, stage_named("finetune_lm"), reporter, force)
+    artifacts = [run_stage(run, stage, reporter, force) for stage in stages]
+    last, trained = artifacts[-1], [a for a in artifacts if "history.jsonl" in a.manifest.files]
+    metrics = dict(last.manifest.metrics)
+    metrics["parameters"] = trained[-1].manifest.metrics["parameters"]
+    metrics["train_s"] = round(
+        sum(record["train_s"] for a in trained for record in read_history(a.file("history.jsonl"))), 3
+    )
+    if rung.name == ULMFIT:
+        metrics |= headline(json.loads(last.file(METRICS).read_text(encoding="utf-8")))
+    return _told(run, last, seed, metrics)
 
 
 def _with_seed(plan: Plan, seed: int) -> Run:
-    """The run with another seed for its models, on the same ids: a run of its own, RUN-sSEED."""
-    overrides = (*plan.request.overrides, f"run.seed={seed}", f"inputs.ids={json.dumps(str(plan.runs[0].path('ids')))}")
+    """The run with another seed for its models, on the same corpus and ids: a run of its own, RUN-sSEED."""
+    given = (f"inputs.{slot}={json.dumps(str(plan.runs[0].path(slot)))}" for slot in ("corpus", "ids"))
+    overrides = (*plan.request.overrides, f"run.seed={seed}", *given)
     other = runs.resolve(replace(plan.request, run=f"{plan.name}-s{seed}", overrides=overrides, source=None))
     runs.remember(other)
     return other.runs[0]
 
 
-def _result(run: Run, artifact: Artifact, seed: int) -> dict[str, Any]:
-    manifest = artifact.manifest
-    metrics = dict(manifest.metrics)
-    if "train_s" not in metrics:  # a stage tells it epoch by epoch
-        metrics["train_s"] = round(sum(r["train_s"] for r in read_history(artifact.file("history.jsonl"))), 3)
+def _told(run: Run, artifact: Artifact, seed: int, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "seed": seed,
         "artifact": os.path.relpath(artifact.path, run.home),
-        "fingerprint": manifest.fingerprint,
-        "ids": manifest.inputs["ids"].fingerprint,
+        "fingerprint": artifact.manifest.fingerprint,
+        "ids": artifact.manifest.inputs["ids"].fingerprint,
         **{name: metrics[name] for name in (*QUALITY, *COST) if name in metrics},
     }
 
@@ -128,14 +138,27 @@ def _row(rung: Rung, results: list[dict[str, Any]], published: Published | None)
     }
 
 
-def default_rungs(run: Run) -> list[Rung]:
-    """The rungs for a corpus when none are named."""
-    return [rung for rung in RUNGS.values() if rung.kind == "language model"]
+def chosen_rungs(plan: Plan, names: Sequence[str] | None) -> list[Rung]:
+    """The rungs called `names`; without, those that fit the corpus: classifiers if it has labels.
+
+    Raises UsageError for a rung that is not there, and for language models beside classifiers.
+    """
+    if names is not None:
+        chosen = rungs_named(names)
+        if len({rung.kind for rung in chosen}) > 1:
+            raise UsageError("Language models and classifiers share no figure.", "Compare them in two commands.")
+        return chosen
+    prepared = plan.runs[0].recipe.prepare_corpus
+    without_labels = prepared.kind in ("human-numbers", "plain-text")
+    kind = "language model" if without_labels or prepared.label_column is None else "classifier"
+    letters = plan.runs[0].recipe.tokenize_corpus.tokenizer == "char"
+    return [r for r in RUNGS.values() if r.kind == kind and (letters or not r.name.startswith("char-rnn"))]
 
 
 def table(document: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
-    header = ["rung", "accuracy", "note", "bits/char", "parameters", "training s"]
+    second = "bits_per_character" if "bits_per_character" in document["rungs"][0]["mean"] else "macro_recall"
+    header = ["rung", "accuracy", "note", second.replace("_", " "), "parameters", "training s"]
     rows = [header]
     for row in document["rungs"]:
         mean, deviation, published = row["mean"], row["deviation"]["accuracy"], row["published"]
@@ -143,7 +166,7 @@ def table(document: dict[str, Any]) -> str:
             row["rung"],
             f"{mean['accuracy']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
             "" if published is None else f"{published['value']:g}",
-            f"{mean['bits_per_character']:.3f}",
+            f"{mean[second]:.3f}",
             f"{mean['parameters']:,.0f}",
             f"{mean['train_s']:,.1f}",
         ])

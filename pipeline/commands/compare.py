@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline import stopping
-from pipeline.ladder.rungs import RUNGS, rungs_named
+from pipeline.ladder.rungs import RUNGS
 from pipeline.options import ForceOption, HomeOption, SourceOption, StopAfterOption
 from pipeline.progress import Reporter, printable
 
@@ -14,7 +14,9 @@ from pipeline.progress import Reporter, printable
 def command(  # noqa: PLR0917
     on: Annotated[str, typer.Option("--on", metavar="RUN|RECIPE", help="A run, or the recipe to start one of.")],
     rungs: Annotated[
-        str | None, typer.Option("--rungs", metavar="NAME,NAME,...", help=f"Of: {', '.join(RUNGS)}. Default: all.")
+        str | None,
+        typer.Option("--rungs", metavar="NAME,...", help="Default: those that fit the corpus. There are: "
+                     f"{', '.join(RUNGS)}."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Trainings of each rung.")] = 1,
     source: SourceOption = None,
@@ -31,7 +33,7 @@ def command(  # noqa: PLR0917
     from pipeline import compare as comparing
 
     plan = comparing.plan_on(on, source, home)
-    chosen = rungs_named(rungs.split(",")) if rungs is not None else comparing.default_rungs(plan.runs[0])
+    chosen = comparing.chosen_rungs(plan, None if rungs is None else rungs.split(","))
     reporter = Reporter()
     stopping.forget()
     stopping.stop_after(stop_after)

@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.artifact import Artifact
 from pipeline.errors import DivergedError
 from pipeline.ladder.recurrent import build
-from pipeline.ladder.rungs import Rung
+from pipeline.ladder.rungs import LanguageModelSettings, Rung
 from pipeline.ladder.windows import loaders
 from pipeline.making import StageOutcome
 from pipeline.model.decoder_loss import DecoderLoss
@@ -38,7 +38,7 @@ def train(
     Goes on from the checkpoints in `resume`. Raises Stopped, and DivergedError if the loss is no number any more.
     """
     settings = rung.settings
-    assert settings is not None, f"{rung.name} is not trained"
+    assert isinstance(settings, LanguageModelSettings), rung.name
     task = task_of(rung, IdStore.open(ids), seed)
     try:
         trained = train_phases(
@@ -72,7 +72,7 @@ def train(
 def task_of(rung: Rung, store: IdStore, seed: int) -> Task:
     """The model of `rung` and its text, ready to be trained; DataError if there is too little text."""
     settings = rung.settings
-    assert settings is not None, f"{rung.name} is not trained"
+    assert isinstance(settings, LanguageModelSettings), rung.name
     seed_weights(seed)
     model = build(rung.name, len(store.vocabulary), settings)
     train, valid = loaders(store, settings, seed)
@@ -88,7 +88,7 @@ def task_of(rung: Rung, store: IdStore, seed: int) -> Task:
         }
 
     return Task(
-        name=rung.name, model=model, splitter=_one_group, loss=DecoderLoss(model[1].decoder), train=train, valid=valid,
+        name=rung.name, model=model, splitter=one_group, loss=DecoderLoss(model[1].decoder), train=train, valid=valid,
         metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens, summarize=summarize,
         save=lambda folder: save_tensors(weights(model), folder / WEIGHTS),
         load=lambda folder: load_tensors(weights(model), folder / WEIGHTS), keep_best=True,
@@ -106,6 +106,6 @@ def weights(model: nn.Module) -> dict[str, Any]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _one_group(model: nn.Module) -> L:
+def one_group(model: nn.Module) -> L:
     """All layers learn at one rate."""
     return L(L(model.parameters()))

@@ -8,7 +8,7 @@ from pipeline import making
 from pipeline.artifact import Artifact, InputRecord, hash_json, open_artifact
 from pipeline.attempt import RESUME
 from pipeline.errors import InputError
-from pipeline.ladder import counting, language_model
+from pipeline.ladder import classification, counting, language_model, linear
 from pipeline.ladder.rungs import KNESER_NEY, Rung
 from pipeline.making import Order, StageOutcome
 from pipeline.progress import Reporter
@@ -48,9 +48,12 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
         def work(folder: Path, resuming: bool) -> StageOutcome:
             if rung.name == KNESER_NEY:
                 return counting.train(ids, folder)
+            if rung.settings is None:
+                return linear.train(rung, ids, seed, folder)
             keep_freed_memory()
             device = resolve_device(run.recipe.run.model_copy(update={"precision": "fp32"}))
-            return language_model.train(
+            family = language_model if rung.kind == "language model" else classification
+            return family.train(
                 rung, ids, seed=seed, device=device, work=folder, resume=folder / RESUME,
                 fingerprint=order.fingerprint, reporter=reporter,
             )

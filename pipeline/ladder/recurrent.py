@@ -8,7 +8,7 @@ from fastai.text.models.core import SequentialRNN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.ladder.rungs import RungSettings
+from pipeline.ladder.rungs import LanguageModelSettings
 
 Hidden = list[tuple[Tensor, ...]]
 
@@ -28,7 +28,7 @@ class _Step(nn.Module):
 class Unrolled(nn.Module):
     """LMModel1: three words, written out."""
 
-    def __init__(self, vocabulary: int, settings: RungSettings) -> None:
+    def __init__(self, vocabulary: int, settings: LanguageModelSettings) -> None:
         super().__init__()
         self.step = _Step(vocabulary, settings.n_hid)
 
@@ -40,7 +40,7 @@ class Unrolled(nn.Module):
 class Loop(nn.Module):
     """LMModel2: the same for any number of words, one prediction at their end."""
 
-    def __init__(self, vocabulary: int, settings: RungSettings) -> None:
+    def __init__(self, vocabulary: int, settings: LanguageModelSettings) -> None:
         super().__init__()
         self.step = _Step(vocabulary, settings.n_hid)
 
@@ -58,7 +58,7 @@ class StatefulLoop(nn.Module):
     bs = 1
     """What a checkpoint keeps beside `hidden`; here the state itself tells it."""
 
-    def __init__(self, vocabulary: int, settings: RungSettings) -> None:
+    def __init__(self, vocabulary: int, settings: LanguageModelSettings) -> None:
         super().__init__()
         self.step = _Step(vocabulary, settings.n_hid)
         self.last = settings.predicts == "last"
@@ -82,7 +82,7 @@ class Layers(nn.Module):
 
     bs = 1
 
-    def __init__(self, kind: type[nn.RNN] | type[nn.LSTM], vocabulary: int, settings: RungSettings) -> None:
+    def __init__(self, kind: type[nn.RNN] | type[nn.LSTM], vocabulary: int, settings: LanguageModelSettings) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, settings.n_hid)
         self.rnn = kind(settings.n_hid, settings.n_hid, settings.n_layers, batch_first=True)
@@ -116,7 +116,7 @@ class Decoder(nn.Module):
         return dropped, hidden, dropped
 
 
-def build(name: str, vocabulary: int, settings: RungSettings) -> SequentialRNN:
+def build(name: str, vocabulary: int, settings: LanguageModelSettings) -> SequentialRNN:
     """The language model `name`: encoder and decoder, ids [B, T] -> (hidden after dropout, hidden, the first again)."""
     encoder: nn.Module
     match name:

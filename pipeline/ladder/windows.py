@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
-from pipeline.ladder.rungs import RungSettings
+from pipeline.ladder.rungs import LanguageModelSettings
 from pipeline.text.ids import IdStore
 from pipeline.training.loaders import Batch, LanguageModelLoader
 
@@ -35,7 +35,7 @@ class RunningText:
 class StreamLoader(LanguageModelLoader):
     """B streams of whole steps, whose state goes on from batch to batch: x [B, T], y [B, T] or, `last`, [B, 1]."""
 
-    def __init__(self, text: NDArray[np.integer[Any]], settings: RungSettings) -> None:
+    def __init__(self, text: NDArray[np.integer[Any]], settings: LanguageModelSettings) -> None:
         """Read `text` [N], in fewer streams if it is short. Raises DataError if it has no step."""
         _require(text, settings)
         bs = min(settings.bs, (len(text) - 1) // settings.seq_len)
@@ -63,7 +63,9 @@ class WindowLoader:
     n_inp = 1
     random_lengths = False
 
-    def __init__(self, text: NDArray[np.integer[Any]], settings: RungSettings, seed: int | None = None) -> None:
+    def __init__(
+        self, text: NDArray[np.integer[Any]], settings: LanguageModelSettings, seed: int | None = None
+    ) -> None:
         """Read `text` [N]. Raises DataError if it has no window."""
         _require(text, settings)
         assert settings.stride is not None
@@ -112,7 +114,7 @@ def texts_of(store: IdStore) -> tuple[NDArray[np.integer[Any]], NDArray[np.integ
 
 
 def loaders(
-    store: IdStore, settings: RungSettings, seed: int
+    store: IdStore, settings: LanguageModelSettings, seed: int
 ) -> tuple[StreamLoader | WindowLoader, StreamLoader | WindowLoader]:
     """Training and validation text as a rung reads it; DataError if there is too little."""
     train, valid = texts_of(store)
@@ -123,7 +125,7 @@ def loaders(
     return WindowLoader(train, settings, seed if settings.shuffle else None), WindowLoader(valid, settings)
 
 
-def _require(text: NDArray[np.integer[Any]], settings: RungSettings) -> None:
+def _require(text: NDArray[np.integer[Any]], settings: LanguageModelSettings) -> None:
     if len(text) <= settings.seq_len:
         raise DataError(
             f"A text of {len(text)} tokens has no step of {settings.seq_len} tokens and one more to predict.",

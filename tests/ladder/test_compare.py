@@ -90,9 +90,9 @@ def test_a_rung_of_other_ids_is_replaced_only_when_asked(home: Path) -> None:
 
 
 def test_what_is_no_run_and_no_recipe_is_refused(home: Path) -> None:
-    with pytest.raises(InputError, match="There is no run 'nope' in .* Runs here: t"):
+    with pytest.raises(InputError, match=r"There is no run 'nope' in .* Runs here: t"):
         plan_on("nope", None, home)
-    with pytest.raises(UsageError, match="imdb-ensemble has . variants. Name one: imdb-ensemble-"):
+    with pytest.raises(UsageError, match=r"imdb-ensemble has \d variants\. Name one: imdb-ensemble-"):
         plan_on("imdb-ensemble", None, home)
     plan = plan_on("human-numbers", None, home)
     assert plan.runs[0].recipe.prepare_corpus.kind == "human-numbers"

@@ -14,10 +14,10 @@ from fastai.learner import Callback
 from torch.nn import functional as F
 
 from pipeline import stopping
-from pipeline.errors import Stopped
+from pipeline.errors import Stopped, UsageError
 from pipeline.ladder.language_model import WEIGHTS, task_of, weights
 from pipeline.ladder.recurrent import build
-from pipeline.ladder.rungs import RUNGS, Rung, rungs_named
+from pipeline.ladder.rungs import RUNGS, LanguageModelSettings, Rung, rungs_named
 from pipeline.model.weights import read_tensors
 from pipeline.progress import Reporter
 from pipeline.text.ids import IdStore
@@ -25,7 +25,7 @@ from pipeline.training.device import Device
 from pipeline.training.phases import Trained, train_phases
 from pipeline.training.task import Task
 
-TRAINED = [rung for rung in RUNGS.values() if rung.settings is not None]
+TRAINED = [rung for rung in RUNGS.values() if isinstance(rung.settings, LanguageModelSettings)]
 VOCABULARY = 12
 
 
@@ -51,7 +51,7 @@ class StopAt(Callback):
 
 def short(rung: Rung, epochs: int) -> Rung:
     """The rung with epochs of 14 or 25 steps."""
-    assert rung.settings is not None
+    assert isinstance(rung.settings, LanguageModelSettings)
     phases = (rung.settings.phases[0].model_copy(update={"epochs": epochs}),)
     bs = 12 if rung.settings.predicts == "last" else 4
     return replace(rung, settings=rung.settings.model_copy(update={"bs": bs, "phases": phases}))
@@ -59,7 +59,7 @@ def short(rung: Rung, epochs: int) -> Rung:
 
 def train(rung: Rung, resume: Path, callbacks: Sequence[Callback] = ()) -> tuple[Task, Trained]:
     task = replace(task_of(rung, store(), seed=3), callbacks=callbacks)
-    assert rung.settings is not None
+    assert isinstance(rung.settings, LanguageModelSettings)
     device = Device(torch.device("cpu"), "fp32", "fp32")
     trained = train_phases(
         task, rung.settings, rung.settings.phases, device=device, seed=3, resume=resume, fingerprint="f" * 64,
@@ -114,7 +114,7 @@ def test_its_weights_are_read_again(rung: Rung, tmp_path: Path) -> None:
 
 def model_of(name: str) -> torch.nn.Module:
     settings = RUNGS[name].settings
-    assert settings is not None
+    assert isinstance(settings, LanguageModelSettings)
     torch.manual_seed(0)
     return build(name, VOCABULARY, settings).eval()
 
@@ -158,6 +158,5 @@ def test_rungs_come_in_the_order_of_the_ladder() -> None:
 
 
 def test_an_unknown_rung_is_answered_with_the_nearest() -> None:
-    with pytest.raises(Exception, match="There is no rung 'LMModel9'. Did you mean 'LMModel[1-7]'") as caught:
+    with pytest.raises(UsageError, match=r"There is no rung 'LMModel9'\. Did you mean 'LMModel[1-7]'"):
         rungs_named(["LMModel9"])
-    assert type(caught.value).__name__ == "UsageError"
