@@ -176,7 +176,7 @@ _CLASSIFIERS = (
     Rung(
         "char-rnn-relu", "classifier", "the same with a ReLU layer for what it reads", "S6",
         ClassifierSettings(
-            bs=64, seq_len=_PADDED, n_hid=256, class_weights="balanced", clip=1.0, phases=_one_cycle(15, 3e-3)
+            bs=64, seq_len=_PADDED, n_hid=256, class_weights="balanced", clip=1.0, phases=_one_cycle(15, 1e-3)
         ),
         _names(0.58),
     ),
