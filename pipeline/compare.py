@@ -152,7 +152,8 @@ def chosen_rungs(plan: Plan, names: Sequence[str] | None) -> list[Rung]:
     without_labels = prepared.kind in ("human-numbers", "plain-text")
     kind = "language model" if without_labels or prepared.label_column is None else "classifier"
     letters = plan.runs[0].recipe.tokenize_corpus.tokenizer == "char"
-    return [r for r in RUNGS.values() if r.kind == kind and (letters or not r.name.startswith("char-rnn"))]
+    others = ("S2",) if letters else ("S3", "S6")  # models of words, of characters
+    return [rung for rung in RUNGS.values() if rung.kind == kind and rung.source not in others]
 
 
 def table(document: dict[str, Any]) -> str:

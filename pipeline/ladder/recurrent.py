@@ -1,4 +1,4 @@
-"""Encoders of the language-model rungs of S2: ids [B, T] -> hidden [B, P, H], P the positions that predict.
+"""Language models of S2: encoders ids [B, T] -> hidden [B, P, H], P the positions that predict, and their decoder.
 
 Shapes: B rows, T tokens, V vocabulary, H hidden size, L layers.
 """
@@ -8,6 +8,7 @@ from fastai.text.models.core import SequentialRNN
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.ladder import characters
 from pipeline.ladder.rungs import LanguageModelSettings
 
 Hidden = list[tuple[Tensor, ...]]
@@ -128,7 +129,9 @@ def build(name: str, vocabulary: int, settings: LanguageModelSettings) -> Sequen
             encoder = StatefulLoop(vocabulary, settings)
         case "LMModel5":
             encoder = Layers(nn.RNN, vocabulary, settings)
-        case _:
+        case "LMModel6" | "LMModel7":
             encoder = Layers(nn.LSTM, vocabulary, settings)
+        case _:
+            encoder = characters.encoder(name, vocabulary, settings)
     tied = encoder.embedding if isinstance(encoder, Layers) and name == "LMModel7" else None
     return SequentialRNN(encoder, Decoder(settings.n_hid, vocabulary, settings.output_p, tied))

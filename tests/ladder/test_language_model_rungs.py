@@ -53,7 +53,7 @@ def short(rung: Rung, epochs: int) -> Rung:
     """The rung with epochs of 14 or 25 steps."""
     assert isinstance(rung.settings, LanguageModelSettings)
     phases = (rung.settings.phases[0].model_copy(update={"epochs": epochs}),)
-    bs = 12 if rung.settings.predicts == "last" else 4
+    bs = 4 if rung.settings.seq_len == 16 else 12 if rung.settings.stride != 1 else 48
     return replace(rung, settings=rung.settings.model_copy(update={"bs": bs, "phases": phases}))
 
 
@@ -137,8 +137,22 @@ def test_state_goes_on_from_batch_to_batch(name: str) -> None:
     assert not torch.equal(model(words[:, 8:])[0][:, -1], whole)
 
 
-def test_a_loop_without_state_forgets() -> None:
-    model, words = model_of("LMModel2"), torch.randint(VOCABULARY, (5, 3))
+def test_three_unrolled_characters_are_the_loop_over_three() -> None:
+    characters = torch.randint(VOCABULARY, (5, 3))
+    torch.testing.assert_close(model_of("Char3")(characters)[0], model_of("CharLoop")(characters)[0])
+
+
+def test_a_character_network_predicts_after_eight_or_after_each() -> None:
+    characters = torch.randint(VOCABULARY, (5, 8))
+    each, last = model_of("CharSeqRnn")(characters)[0], model_of("CharRnn")(characters)[0]
+    assert each.shape == (5, 8, 256)
+    torch.testing.assert_close(each[:, -1:], last)
+    assert model_of("CharLoopConcat")(characters)[0].shape == (5, 1, 256)
+
+
+@pytest.mark.parametrize("name", ["LMModel2", "CharRnn"])
+def test_a_loop_without_state_forgets(name: str) -> None:
+    model, words = model_of(name), torch.randint(VOCABULARY, (5, 3))
     first = model(words)[0]
     assert torch.equal(model(words)[0], first)
 
