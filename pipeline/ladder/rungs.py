@@ -3,7 +3,8 @@
 S2 to S6 are public study notes that build models by hand, S2 on Human Numbers, S3 on the characters of a book, S4 on
 short reviews, S5 on six sentences, S6 on surnames. Their architectures are kept, and in S2 their rates and batches.
 LMModel3 to 6 are trained for twice the epochs of the note: written out anew, most of its runs came out below what it
-printed (CHANGELOG.md). The schedules of S3 to S6 are ours. This module imports nothing heavy: help and errors list the rungs.
+printed (CHANGELOG.md). The schedules of S3 to S6 are ours. This module imports nothing heavy: help and errors list
+the rungs.
 """
 
 import difflib

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
-from pipeline.compare import FIGURES, PAGE, plan_on
+from pipeline.compare import FIGURES, PAGE, chosen_rungs, plan_on
 from pipeline.errors import ExitCode, InputError, UsageError
 
 RUNGS = "kneser-ney,LMModel2,AWD_LSTM"
@@ -96,3 +96,49 @@ def test_what_is_no_run_and_no_recipe_is_refused(home: Path) -> None:
         plan_on("imdb-ensemble", None, home)
     plan = plan_on("human-numbers", None, home)
     assert plan.runs[0].recipe.prepare_corpus.kind == "human-numbers"
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run `r` of labelled sentences whose words tell their label."""
+    home, rng = tmp_path_factory.mktemp("reviews"), random.Random(0)
+    words = {"good": ["fine", "lovely", "warm"], "bad": ["dull", "poor", "cold"]}
+    lines = ["text,label"]
+    for i in range(200):
+        label = ("good", "bad")[i % 2]
+        lines.append(f"number {i} was a {rng.choice(words[label])} and {rng.choice(words[label])} film,{label}")
+    (home / "reviews.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    call("run", "--recipe", "smoke", "--run", "r", "--until", "prepare_corpus", "--source", str(home / "reviews.csv"),
+         "--home", str(home))
+    return home
+
+
+def test_classifiers_are_scored_on_test(reviews: Path) -> None:
+    rungs = ["bag-of-words", "TF-IDF", "NB-SVM", "ULMFiT"]
+    call("compare", "--on", "r", "--rungs", ",".join(rungs), "--seeds", "2", "--home", str(reviews))
+    again = call("compare", "--on", "r", "--rungs", ",".join(rungs), "--seeds", "2", "--home", str(reviews), "--json")
+    assert "sealed in" not in again.stderr
+    rows = json.loads(again.stdout)["rungs"]
+    assert [(row["rung"], len(row["seeds"])) for row in rows] == list(zip(rungs, (2, 1, 1, 2), strict=True))
+    for row in rows[:3]:
+        assert row["mean"]["accuracy"] == 1
+        assert row["mean"]["documents_per_s"] > 0
+    assert [seed["artifact"] for seed in rows[-1]["seeds"]] == ["models/r/evaluation", "models/r-s43/evaluation"]
+    evaluation = json.loads((reviews / "models" / "r" / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+    assert rows[-1]["seeds"][0]["macro_f1"] == evaluation["macro_f1"]
+    assert rows[-1]["mean"]["parameters"] > 0
+    assert rows[-1]["mean"]["train_s"] > 0
+    for rung in ("bag-of-words-s42", "TF-IDF", "NB-SVM"):
+        files = {path.name for path in (reviews / "models" / "r" / "ladder" / rung).iterdir()}
+        assert {"weights.safetensors", "metrics.json", "predictions.parquet"} <= files
+
+
+def test_rungs_without_names_are_those_that_fit(home: Path, reviews: Path) -> None:
+    words = [rung.name for rung in chosen_rungs(plan_on("t", None, home), None)]
+    assert words[0] == "kneser-ney"
+    assert words[-2:] == ["LMModel7", "AWD_LSTM"]
+    assert not [name for name in words if name.startswith("Char")]
+    labelled = [rung.name for rung in chosen_rungs(plan_on("r", None, reviews), None)]
+    assert labelled == ["bag-of-words", "TF-IDF", "NB-SVM", "n-gram-embeddings", "MLP", "CNN", "BiLSTM", "ULMFiT"]
+    with pytest.raises(UsageError, match=r"Language models and classifiers share no figure\. Compare them in two"):
+        chosen_rungs(plan_on("r", None, reviews), ["MLP", "LMModel1"])
