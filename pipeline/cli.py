@@ -13,6 +13,7 @@ import typer
 from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
 from pipeline.benchmark.command import BenchmarkCommand, benchmark
 from pipeline.commands import (
+    compare,
     embed,
     explain,
     export,
@@ -213,6 +214,7 @@ app.command("export")(export.command)
 app.command("push")(push.command)
 app.command("import-huggingface")(import_huggingface.command)
 app.command("pack")(pack.command)
+app.command("compare")(compare.command)
 app.command("benchmark", cls=BenchmarkCommand)(benchmark)
 
 

@@ -25,7 +25,7 @@ from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "explain", "generate", "embed",
-    "neighbours", "serve", "import-fastai", "find-lr", "export", "push", "import-huggingface", "pack",
+    "neighbours", "serve", "import-fastai", "find-lr", "export", "push", "import-huggingface", "pack", "compare",
     "benchmark", "recipes",
 )
 RECIPE = """

@@ -27,7 +27,7 @@ def fit_and_predict(
     TF-IDF has 1- and 2-grams with sublinear counts; an n-gram must be in two train documents, unless none is. Where
     nothing can be learned (no words, or one class), the answer is the class frequencies of train.
     """
-    features = _fit_features(train_texts)
+    features = fit_features(train_texts)
     model: Any
     if features is None or len(np.unique(train_label_ids)) == 1:
         model = DummyClassifier(strategy="prior").fit(np.zeros((len(train_texts), 1)), train_label_ids)
@@ -42,8 +42,8 @@ def fit_and_predict(
     return probabilities
 
 
-def _fit_features(texts: Sequence[str]) -> tuple[TfidfVectorizer, Any] | None:
-    """The fitted vectorizer and the matrix [documents, n-grams], or None if no text has a word."""
+def fit_features(texts: Sequence[str]) -> tuple[TfidfVectorizer, Any] | None:
+    """The fitted TF-IDF vectorizer and the matrix [documents, n-grams], or None if no text has a word."""
     for min_df in (2, 1):
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=min_df)
         try:

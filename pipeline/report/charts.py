@@ -149,6 +149,28 @@ def lengths(rows: Rows) -> Markup:
     return _svg("lengths", 2.8, draw)
 
 
+def ladder(rungs: Sequence[tuple[str, float, float, float]]) -> Markup:
+    """Accuracy of models against their parameters and against seconds of training, both on logarithmic scales.
+
+    Each of `rungs` is (name, accuracy, parameters, seconds), in the order of the ladder.
+    """
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(2, 1, sharey=True)
+        for axes, column, label in zip(panels, (2, 3), ("parameters", "seconds of training"), strict=True):
+            for number, rung in enumerate(rungs):
+                axes.plot(rung[column], rung[1], "o", color=FIRST, markersize=5)
+                axes.annotate(rung[0], (rung[column], rung[1]), textcoords="offset points", fontsize=7.5,
+                              xytext=(5, 4 if number % 2 else -9))
+            axes.set_xscale("log")
+            axes.set_xlabel(label)
+            axes.set_ylabel("accuracy")
+            axes.margins(x=0.2, y=0.15)
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+    return _svg("ladder", 5.6, draw)
+
+
 def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> Markup:
     """What `draw` puts on a figure, for use inside a page. `name` keeps its ids apart from those of other charts."""
     stream = io.StringIO()

@@ -1,17 +1,30 @@
 """What one training stage trains: everything that language model and classifier do not share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastai.learner import Callback, Metric
 from torch import Tensor, nn
 
 from pipeline.training.history import Record
-from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
+from pipeline.training.loaders import Batch
 
-Loader = LanguageModelLoader | ClassifierLoader
+
+class Loader(Protocol):
+    """Batches whose order is a function of seed and epoch, and that can be asked for from any number on."""
+
+    bs: int
+    seq_len: int
+    epoch: int
+    random_lengths: bool
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from number `first` on."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,177 @@
+"""What the command `compare` does: makes the rungs of the ladder on one corpus and sets them side by side."""
+
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import runs, stopping
+from pipeline.artifact import Artifact
+from pipeline.errors import UsageError
+from pipeline.ladder.making import folder_of, make_rung
+from pipeline.ladder.page import render
+from pipeline.ladder.rungs import AWD_LSTM, RUNGS, ULMFIT, Published, Rung, rungs_named
+from pipeline.ladder.scoring import METRICS, headline
+from pipeline.progress import Reporter
+from pipeline.recipe import shipped_recipes
+from pipeline.runs import Plan, Request
+from pipeline.stage import Run, run_stage, run_stages, select
+from pipeline.storage import write_durably
+from pipeline.training.history import read_history
+
+LAST_SHARED = "numericalize_corpus"
+"""The stage whose output every rung reads."""
+PAGE, FIGURES = "compare.html", "compare.json"
+QUALITY = ("accuracy", "bits_per_character", "perplexity", "valid_loss", "macro_recall", "macro_f1", "log_loss")
+COST = ("parameters", "train_s", "documents_per_s")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What came out, and where it was written."""
+
+    document: dict[str, Any]
+    """The content of compare.json."""
+    page: Path
+
+
+def plan_on(name: str, source: str | None, home: Path) -> Plan:
+    """The run that `name` means: one that was started below `home`, or else the recipe of that name.
+
+    Raises UsageError if it has several variants, InputError if there is neither.
+    """
+    if name in shipped_recipes() and name not in runs.existing(home):
+        request = Request(recipe=name, source=source, home=home)
+    else:
+        runs.check_exists(name, home)
+        request = Request(run=name, source=source, home=home)
+    plan = runs.resolve(request)
+    if len(plan.runs) > 1:
+        raise UsageError(
+            f"{name} has {len(plan.runs)} variants.", f"Name one: {', '.join(run.name for run in plan.runs)}."
+        )
+    return plan
+
+
+def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter, *, force: bool = False) -> Compared:
+    """Make every one of `rungs` with `n_seeds` seeds, what is sealed excepted, and write compare.json and its page.
+
+    The seeds are that of the run and those that follow it. Raises what stages and trainings raise; Stopped with
+    everything sealed that was done.
+    """
+    run = plan.runs[0]
+    runs.remember(plan)
+    for one_run, stages in plan.steps(select(None, LAST_SHARED)):
+        run_stages(one_run, stages, reporter, force)
+    rows = []
+    for rung in rungs:
+        seeds = [run.recipe.run.seed + i for i in range(1 if rung.is_certain else n_seeds)]
+        results = []
+        for seed in seeds:
+            stopping.check(f"compare, before {rung.name} with seed {seed},")
+            results.append(_result(plan, rung, seed, reporter, force))
+        rows.append(_row(rung, results, rung.published.get(run.recipe.prepare_corpus.kind)))
+    document = {"on": run.name, "ids": results[0]["ids"], "rungs": rows}
+    folder = folder_of(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_durably(folder / FIGURES, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    write_durably(folder / PAGE, render(document, FIGURES))
+    return Compared(document, folder / PAGE)
+
+
+def _result(plan: Plan, rung: Rung, seed: int, reporter: Reporter, force: bool) -> dict[str, Any]:
+    """Make the rung; what is told of it."""
+    run = plan.runs[0]
+    if rung.name not in (AWD_LSTM, ULMFIT):
+        made = make_rung(run, rung, seed, reporter, force=force)
+        return _told(run, made, seed, dict(made.manifest.metrics))
+    stages = select("finetune_lm", "finetune_lm" if rung.name == AWD_LSTM else None)
+    if seed != run.recipe.run.seed:
+        run = _with_seed(plan, seed)
+    artifacts = [run_stage(run, stage, reporter, force) for stage in stages]
+    last, trained = artifacts[-1], [a for a in artifacts if "history.jsonl" in a.manifest.files]
+    metrics = dict(last.manifest.metrics)
+    metrics["parameters"] = trained[-1].manifest.metrics["parameters"]
+    metrics["train_s"] = round(
+        sum(record["train_s"] for a in trained for record in read_history(a.file("history.jsonl"))), 3
+    )
+    if rung.name == ULMFIT:
+        metrics |= headline(json.loads(last.file(METRICS).read_text(encoding="utf-8")))
+    return _told(run, last, seed, metrics)
+
+
+def _with_seed(plan: Plan, seed: int) -> Run:
+    """The run with another seed for its models, on the same corpus and ids: a run of its own, RUN-sSEED."""
+    given = (f"inputs.{slot}={json.dumps(str(plan.runs[0].path(slot)))}" for slot in ("corpus", "ids"))
+    overrides = (*plan.request.overrides, f"run.seed={seed}", *given)
+    other = runs.resolve(replace(plan.request, run=f"{plan.name}-s{seed}", overrides=overrides, source=None))
+    runs.remember(other)
+    return other.runs[0]
+
+
+def _told(run: Run, artifact: Artifact, seed: int, metrics: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "artifact": os.path.relpath(artifact.path, run.home),
+        "fingerprint": artifact.manifest.fingerprint,
+        "ids": artifact.manifest.inputs["ids"].fingerprint,
+        **{name: metrics[name] for name in (*QUALITY, *COST) if name in metrics},
+    }
+
+
+def _row(rung: Rung, results: list[dict[str, Any]], published: Published | None) -> dict[str, Any]:
+    names = [name for name in (*QUALITY, *COST) if name in results[0]]
+    return {
+        "rung": rung.name,
+        "about": rung.about,
+        "source": rung.source,
+        "seeds": results,
+        "mean": {name: statistics.fmean(result[name] for result in results) for name in names},
+        "deviation": {
+            name: statistics.stdev([result[name] for result in results]) if len(results) > 1 else None
+            for name in names
+        },
+        "published": None if published is None else vars(published) | {},
+    }
+
+
+def chosen_rungs(plan: Plan, names: Sequence[str] | None) -> list[Rung]:
+    """The rungs called `names`; without, those that fit the corpus: classifiers if it has labels.
+
+    Raises UsageError for a rung that is not there, and for language models beside classifiers.
+    """
+    if names is not None:
+        chosen = rungs_named(names)
+        if len({rung.kind for rung in chosen}) > 1:
+            raise UsageError("Language models and classifiers share no figure.", "Compare them in two commands.")
+        return chosen
+    prepared = plan.runs[0].recipe.prepare_corpus
+    without_labels = prepared.kind in ("human-numbers", "plain-text")
+    kind = "language model" if without_labels or prepared.label_column is None else "classifier"
+    letters = plan.runs[0].recipe.tokenize_corpus.tokenizer == "char"
+    others = ("S2",) if letters else ("S3", "S6")  # models of words, of characters
+    return [rung for rung in RUNGS.values() if rung.kind == kind and rung.source not in others]
+
+
+def table(document: dict[str, Any]) -> str:
+    """The comparison as lines for a terminal."""
+    second = "bits_per_character" if "bits_per_character" in document["rungs"][0]["mean"] else "macro_recall"
+    header = ["rung", "accuracy", "note", second.replace("_", " "), "parameters", "training s"]
+    rows = [header]
+    for row in document["rungs"]:
+        mean, deviation, published = row["mean"], row["deviation"]["accuracy"], row["published"]
+        rows.append([
+            row["rung"],
+            f"{mean['accuracy']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
+            "" if published is None else f"{published['value']:g}",
+            f"{mean[second]:.3f}",
+            f"{mean['parameters']:,.0f}",
+            f"{mean['train_s']:,.1f}",
+        ])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+             for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,77 @@
+"""One rung with one seed as a sealed artifact, made by the same contract as the stages' own."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pipeline import making
+from pipeline.artifact import Artifact, InputRecord, hash_json, open_artifact
+from pipeline.attempt import RESUME
+from pipeline.errors import InputError
+from pipeline.ladder import classification, counting, language_model, linear
+from pipeline.ladder.rungs import KNESER_NEY, Rung
+from pipeline.making import Order, StageOutcome
+from pipeline.progress import Reporter
+from pipeline.stage import Run
+from pipeline.training.device import keep_freed_memory, resolve_device
+
+SLOT = "rung"
+CODE_VERSION = 1
+"""Goes up when the same settings would give another rung."""
+
+
+def folder_of(run: Run) -> Path:
+    """Folder of all rungs of a run, and of their comparison."""
+    return run.home / "models" / run.name / "ladder"
+
+
+def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: bool) -> Artifact:
+    """The sealed artifact of `rung`, made of the run's ids unless it is there already.
+
+    Small models run in fp32: there is nothing to gain from less. Raises InputError if the artifact was made of other
+    ids or by another version and `force` is not set; Stopped if a stop was asked for.
+    """
+    target = folder_of(run) / (rung.name if rung.is_certain else f"{rung.name}-s{seed}")
+    with making.held(target, rung.name):
+        before = making.manifest_before(target, force)
+        ids = open_artifact(run.path("ids"), "ids")
+        order = _order(run, rung, seed, target, ids)
+        found = making.unchanged(order, before, reporter, force)
+        if found is not None:
+            return found
+        if before is not None and not force:
+            raise InputError(
+                f"{target} was made of other ids, or with other settings of the rung.",
+                f"Replace it: python -m pipeline compare --on {run.name} --rungs {rung.name} --force",
+            )
+
+        def work(folder: Path, resuming: bool) -> StageOutcome:
+            if rung.name == KNESER_NEY:
+                return counting.train(ids, folder)
+            if rung.settings is None:
+                return linear.train(rung, ids, seed, folder)
+            keep_freed_memory()
+            device = resolve_device(run.recipe.run.model_copy(update={"precision": "fp32"}))
+            family = language_model if rung.kind == "language model" else classification
+            return family.train(
+                rung, ids, seed=seed, device=device, work=folder, resume=folder / RESUME,
+                fingerprint=order.fingerprint, reporter=reporter,
+            )
+
+        return making.make(order, work, reporter)
+
+
+def _order(run: Run, rung: Rung, seed: int, target: Path, ids: Artifact) -> Order:
+    settings: dict[str, Any] = {"rung": rung.name}
+    if rung.settings is not None:
+        settings |= rung.settings.affecting_output()
+    if not rung.is_certain:
+        settings["seed"] = seed
+    inputs = {"ids": InputRecord(path=os.path.relpath(ids.path, run.home), fingerprint=ids.manifest.fingerprint)}
+    fingerprint = hash_json(
+        {"code_version": CODE_VERSION, "settings": settings, "inputs": {"ids": ids.manifest.fingerprint}}
+    )
+    return Order(
+        target=target, slot=SLOT, stage=rung.name, code_version=CODE_VERSION, fingerprint=fingerprint,
+        settings={"ladder": settings}, inputs=inputs,
+    )

@@ -1,0 +1,81 @@
+"""The page of a comparison: table, chart, and what the notes reached beside it. Every figure is one of compare.json."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline import __version__
+from pipeline.report import charts
+from pipeline.report.blocks import Chart, Line, Page, Prose, Section, Table
+from pipeline.report.figures import Figure, Sources
+from pipeline.report.page import render_html
+
+
+def render(document: dict[str, Any], name: str) -> str:
+    """The HTML page of the comparison `document`, which is stored as `name`."""
+    return render_html(_page(document, Sources({name: document}), name))
+
+
+LM_COLUMNS = (("accuracy", "fixed4"), ("bits_per_character", "fixed3"), ("perplexity", "fixed2"))
+CLASSIFIER_COLUMNS = (("accuracy", "fixed4"), ("macro_recall", "fixed4"), ("log_loss", "fixed3"))
+COST_COLUMNS = (("parameters", "rate"), ("train_s", "duration"), ("documents_per_s", "rate"))
+NAMES = {"train_s": "training", "documents_per_s": "documents/s"}
+
+
+def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
+    rows = document["rungs"]
+    classifies = "macro_recall" in rows[0]["mean"]
+    columns = [
+        *(CLASSIFIER_COLUMNS if classifies else LM_COLUMNS),
+        *(column for column in COST_COLUMNS if any(column[0] in row["mean"] for row in rows)),
+    ]
+    header = ["rung", "what it is", "its note", *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns)]
+    points = [
+        (row["rung"], row["mean"]["accuracy"], row["mean"]["parameters"], row["mean"]["train_s"]) for row in rows
+    ]
+    notes: list[Line] = [
+        [
+            row["rung"], ": ", sources.figure(name, "rungs", i, "published", "metric"), " ",
+            sources.figure(name, "rungs", i, "published", "value"), ", ",
+            sources.figure(name, "rungs", i, "published", "protocol"), ".",
+        ]
+        for i, row in enumerate(rows) if row["published"] is not None
+    ]
+    n_seeds = max(len(row["seeds"]) for row in rows)
+    said = (
+        "Figures of the test split; a neural rung's epoch was chosen on validation."
+        if classifies else
+        "Figures of validation: of the best epoch of each small model, of the last of AWD_LSTM."
+    )
+    return Page(
+        title=f"The ladder on {document['on']}",
+        chips=[[f"{n_seeds} seed{'s' if n_seeds > 1 else ''}"]],
+        top=[Prose([f"{said} Mean and standard deviation over the seeds. All read the same ids."])],
+        sections=[
+            Section("rungs", "Rungs", [
+                Table(header, [_cells(sources, name, i, row, columns) for i, row in enumerate(rows)]),
+                Chart(
+                    charts.ladder(points), "Accuracy of each rung against its parameters and its training time.",
+                    "Accuracy against parameters (for n-grams: how many are counted) and seconds of training.",
+                ),
+            ]),
+            *([Section("notes", "What the notes reached", [Prose(line) for line in notes])] if notes else []),
+        ],
+        footer=[f"Written by staged-ulmfit {__version__} from sealed artifacts. The same again: ",
+                f"python -m pipeline compare --on {document['on']} --rungs "
+                f"{','.join(row['rung'] for row in rows)} --seeds {n_seeds}"],
+    )
+
+
+def _cells(
+    sources: Sources, name: str, i: int, row: dict[str, Any], columns: Sequence[tuple[str, str]]
+) -> list[Line]:
+    cells: list[Line] = [
+        [row["rung"]], [row["about"], f" ({row['source']})"],
+        [sources.figure(name, "rungs", i, "published", "value", absent="")],
+    ]
+    for key, form in columns:
+        cell: list[str | Figure] = [sources.figure(name, "rungs", i, "mean", key, form=form, absent="")]
+        if key == "accuracy" and row["deviation"][key] is not None:
+            cell += [" ± ", sources.figure(name, "rungs", i, "deviation", key, form=form)]
+        cells.append(cell)
+    return cells

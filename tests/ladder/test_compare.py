@@ -1,0 +1,144 @@
+"""The command `compare`: rungs sealed one by one, made once, told as table, JSON and page."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipeline.cli import app
+from pipeline.compare import FIGURES, PAGE, chosen_rungs, plan_on
+from pipeline.errors import ExitCode, InputError, UsageError
+
+RUNGS = "kneser-ney,LMModel2,AWD_LSTM"
+
+
+def call(*args: str, exit_code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run `t` on a text of three-word sentences, whose corpus and ids are not made yet."""
+    home, rng = tmp_path_factory.mktemp("home"), random.Random(0)
+    kinds = (["dogs", "cats", "birds", "fish"], ["chase", "like", "watch"], ["mice.", "people.", "trees."])
+    sentences = [" ".join(rng.choice(words) for words in kinds) for _ in range(900)]
+    paragraphs = "\n\n".join(" ".join(sentences[i : i + 6]) for i in range(0, 900, 6))
+    (home / "text.txt").write_text(paragraphs, encoding="utf-8")
+    call("run", "--recipe", "smoke", "--run", "t", "--until", "prepare_corpus", "--set",
+         "prepare_corpus.kind=plain-text", "--source", str(home / "text.txt"), "--home", str(home))
+    return home
+
+
+def test_rungs_are_made_once_and_told(home: Path) -> None:
+    first = call("compare", "--on", "t", "--rungs", RUNGS, "--seeds", "2", "--home", str(home))
+    assert len(re.findall(r"^(LMModel2|finetune_lm|kneser-ney): sealed", first.stderr, re.MULTILINE)) == 5
+    again = call("compare", "--on", "t", "--rungs", RUNGS, "--seeds", "2", "--home", str(home), "--json")
+    assert "sealed in" not in again.stderr
+    assert again.stderr.count("nothing changed") == 3 + 5
+
+    document = json.loads(again.stdout)
+    folder = home / "models" / "t" / "ladder"
+    assert document == json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+    assert [(row["rung"], len(row["seeds"])) for row in document["rungs"]] == [
+        ("kneser-ney", 1), ("LMModel2", 2), ("AWD_LSTM", 2),
+    ]
+    assert len({result["ids"] for row in document["rungs"] for result in row["seeds"]}) == 1
+    for row in document["rungs"]:
+        for result in row["seeds"]:
+            manifest = json.loads((home / result["artifact"] / "manifest.json").read_text(encoding="utf-8"))
+            assert manifest["metrics"]["accuracy"] == result["accuracy"]
+        assert row["mean"]["accuracy"] == pytest.approx(
+            sum(result["accuracy"] for result in row["seeds"]) / len(row["seeds"])
+        )
+        assert row["mean"]["parameters"] > 0
+        assert row["published"] is None
+    counted, learned, _ = document["rungs"]
+    assert counted["mean"]["accuracy"] > 0.3
+    assert counted["deviation"]["accuracy"] is None
+    assert learned["seeds"][0]["valid_loss"] != learned["seeds"][1]["valid_loss"]
+    lines = first.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["rung", *RUNGS.split(","), "page"]
+    assert f"{learned['mean']['accuracy']:.4f} ± {learned['deviation']['accuracy']:.4f}" in lines[2]
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    assert lines[-1] == f"page  {folder / PAGE}"
+    for i, row in enumerate(document["rungs"]):
+        shown = f'data-from="compare.json#/rungs/{i}/mean/accuracy">{row["mean"]["accuracy"]:.4f}<'
+        assert shown in page
+    assert "<svg" in page
+
+
+def test_another_seed_of_the_big_model_is_a_run_of_its_own(home: Path) -> None:
+    seeds = json.loads((home / "models" / "t" / "ladder" / FIGURES).read_text(encoding="utf-8"))["rungs"][-1]["seeds"]
+    assert [seed["artifact"] for seed in seeds] == ["models/t/lm-fwd", "models/t-s43/lm-fwd"]
+    assert call("finetune_lm", "--run", "t-s43", "--home", str(home)).stderr.count("nothing changed") == 1
+
+
+def test_a_rung_of_other_ids_is_replaced_only_when_asked(home: Path) -> None:
+    call("run", "--run", "t", "--until", "numericalize_corpus", "--set", "numericalize_corpus.max_vocab=14", "--force",
+         "--home", str(home))
+    refused = call("compare", "--on", "t", "--rungs", "LMModel2", "--home", str(home), exit_code=ExitCode.INPUT)
+    assert "LMModel2-s42 was made of other ids, or with other settings of the rung." in refused.stderr
+    assert "python -m pipeline compare --on t --rungs LMModel2 --force" in refused.stderr
+    call("compare", "--on", "t", "--rungs", "LMModel2", "--force", "--home", str(home))
+    vocabulary = json.loads((home / "models/t/ladder/LMModel2-s42/vocabulary.json").read_text(encoding="utf-8"))
+    assert len(vocabulary) <= 14
+
+
+def test_what_is_no_run_and_no_recipe_is_refused(home: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no run 'nope' in .* Runs here: t"):
+        plan_on("nope", None, home)
+    with pytest.raises(UsageError, match=r"imdb-ensemble has \d variants\. Name one: imdb-ensemble-"):
+        plan_on("imdb-ensemble", None, home)
+    plan = plan_on("human-numbers", None, home)
+    assert plan.runs[0].recipe.prepare_corpus.kind == "human-numbers"
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run `r` of labelled sentences whose words tell their label."""
+    home, rng = tmp_path_factory.mktemp("reviews"), random.Random(0)
+    words = {"good": ["fine", "lovely", "warm"], "bad": ["dull", "poor", "cold"]}
+    lines = ["text,label"]
+    for i in range(200):
+        label = ("good", "bad")[i % 2]
+        lines.append(f"number {i} was a {rng.choice(words[label])} and {rng.choice(words[label])} film,{label}")
+    (home / "reviews.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    call("run", "--recipe", "smoke", "--run", "r", "--until", "prepare_corpus", "--source", str(home / "reviews.csv"),
+         "--home", str(home))
+    return home
+
+
+def test_classifiers_are_scored_on_test(reviews: Path) -> None:
+    rungs = ["bag-of-words", "TF-IDF", "NB-SVM", "ULMFiT"]
+    call("compare", "--on", "r", "--rungs", ",".join(rungs), "--seeds", "2", "--home", str(reviews))
+    again = call("compare", "--on", "r", "--rungs", ",".join(rungs), "--seeds", "2", "--home", str(reviews), "--json")
+    assert "sealed in" not in again.stderr
+    rows = json.loads(again.stdout)["rungs"]
+    assert [(row["rung"], len(row["seeds"])) for row in rows] == list(zip(rungs, (2, 1, 1, 2), strict=True))
+    for row in rows[:3]:
+        assert row["mean"]["accuracy"] == 1
+        assert row["mean"]["documents_per_s"] > 0
+    assert [seed["artifact"] for seed in rows[-1]["seeds"]] == ["models/r/evaluation", "models/r-s43/evaluation"]
+    evaluation = json.loads((reviews / "models" / "r" / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+    assert rows[-1]["seeds"][0]["macro_f1"] == evaluation["macro_f1"]
+    assert rows[-1]["mean"]["parameters"] > 0
+    assert rows[-1]["mean"]["train_s"] > 0
+    for rung in ("bag-of-words-s42", "TF-IDF", "NB-SVM"):
+        files = {path.name for path in (reviews / "models" / "r" / "ladder" / rung).iterdir()}
+        assert {"weights.safetensors", "metrics.json", "predictions.parquet"} <= files
+
+
+def test_rungs_without_names_are_those_that_fit(home: Path, reviews: Path) -> None:
+    words = [rung.name for rung in chosen_rungs(plan_on("t", None, home), None)]
+    assert words[0] == "kneser-ney"
+    assert words[-2:] == ["LMModel7", "AWD_LSTM"]
+    assert not [name for name in words if name.startswith("Char")]
+    labelled = [rung.name for rung in chosen_rungs(plan_on("r", None, reviews), None)]
+    assert labelled == ["bag-of-words", "TF-IDF", "NB-SVM", "n-gram-embeddings", "MLP", "CNN", "BiLSTM", "ULMFiT"]
+    with pytest.raises(UsageError, match=r"Language models and classifiers share no figure\. Compare them in two"):
+        chosen_rungs(plan_on("r", None, reviews), ["MLP", "LMModel1"])
