@@ -26,6 +26,7 @@ from pipeline.commands import (
     predict,
     push,
     serve,
+    tokens,
 )
 from pipeline.commands.group import Commands, StageCommand
 from pipeline.errors import UsageError
@@ -207,6 +208,7 @@ app.command("explain")(explain.command)
 app.command("generate")(generate.command)
 app.command("embed")(embed.command)
 app.command("neighbours")(neighbours.command)
+app.command("tokens")(tokens.command)
 app.command("serve")(serve.command)
 app.command("import-fastai")(import_fastai.command)
 app.command("find-lr")(find_lr.command)

@@ -1,22 +1,20 @@
 """The command `find-lr`: a learning rate for a phase of a training stage, by a range test that changes no artifact."""
 
 import importlib
-import io
 import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from pipeline.errors import UsageError
+from pipeline.picture import check_picture, write_picture
 from pipeline.progress import Reporter
 from pipeline.runs import Plan
 from pipeline.settings import Phase
 from pipeline.stage import Run, StageContext, open_inputs, stage_named
-from pipeline.storage import write_durably
 from pipeline.training.lr_finder import Sweep, sweep
 
 TRAINING_STAGES = ("finetune_lm", "train_classifier")
-PLOTS = (".png", ".svg")
 
 
 def find_lr(plan: Plan, stage_name: str, phase_name: str | None, output: Path | None, reporter: Reporter) -> str:
@@ -38,11 +36,12 @@ def find_lr(plan: Plan, stage_name: str, phase_name: str | None, output: Path | 
     number = 0 if phase_name is None else names.index(phase_name)
     phase: Phase = settings.phases[number]
     target = output or run.home / "models" / run.name / f"find-lr-{stage_name}-{phase.name}.png"
-    if target.suffix not in PLOTS:
-        raise UsageError(f"{target} is neither .png nor .svg.", "Name the plot --output FILE.png or FILE.svg.")
+    if output is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    check_picture(target, "--output")
     found = _sweep(run, stage_name, number, reporter)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(target, plot(found, phase, f"{stage_name}, phase {phase.name}", target.suffix[1:]))
+    title = f"{stage_name}, phase {phase.name}"
+    write_picture(target, (7, 4.2), lambda figure: plot(found, phase, title, figure))
     return describe(found, phase, f"{stage_name}.phases.{number}", target)
 
 
@@ -72,9 +71,8 @@ def describe(found: Sweep, phase: Phase, path: str, plot_file: Path) -> str:
     ])
 
 
-def plot(found: Sweep, phase: Phase, title: str, file_format: str) -> bytes:
-    """Loss against rate with the suggestions and the present rate, as a PNG or SVG file."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+def plot(found: Sweep, phase: Phase, title: str, figure: Figure) -> None:
+    """Loss against rate with the suggestions and the present rate."""
     axes = figure.add_subplot()
     axes.plot(found.rates, found.losses, color="0.25")
     shown = {f"valley {found.valley:.1e}": found.valley, f"steep {found.steep:.1e}": found.steep}
@@ -84,6 +82,3 @@ def plot(found: Sweep, phase: Phase, title: str, file_format: str) -> bytes:
     axes.axvline(phase.lr, linestyle=":", color="0.5", label=f"the recipe's {phase.lr:.1e}")
     axes.set(xscale="log", xlabel="learning rate of the last layer group", ylabel="smoothed training loss", title=title)
     axes.legend()
-    stream = io.BytesIO()
-    figure.savefig(stream, format=file_format, dpi=120, metadata={"Date": None} if file_format == "svg" else None)
-    return stream.getvalue()

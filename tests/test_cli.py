@@ -25,8 +25,8 @@ from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "explain", "generate", "embed",
-    "neighbours", "serve", "import-fastai", "find-lr", "export", "push", "import-huggingface", "pack", "compare",
-    "benchmark", "recipes",
+    "neighbours", "tokens", "serve", "import-fastai", "find-lr", "export", "push", "import-huggingface", "pack",
+    "compare", "benchmark", "recipes",
 )
 RECIPE = """
 description = "for tests"

@@ -1,10 +1,8 @@
 """A picture of chosen words: their embeddings on the two axes along which these words differ most (PCA)."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,9 +12,8 @@ from sklearn.decomposition import PCA
 
 from pipeline.errors import UsageError
 from pipeline.inference.neighbours import WordVectors
-from pipeline.storage import write_durably
+from pipeline.picture import check_picture, write_picture
 
-SUFFIXES = (".png", ".svg")
 _BESIDE = [(x, y, side) for y in (3, -10, 15, -22, 27) for x, side in ((5, "left"), (-5, "right"))]
 """Where a name may stand, in points from its own, and which end of it is there; the nearest first."""
 
@@ -26,19 +23,14 @@ def plot_words(words: WordVectors, chosen: Sequence[str], path: Path) -> None:
 
     Raises UsageError for another suffix, fewer than three different words, or one that the vocabulary lacks.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{path} is neither .png nor .svg.", "Name the picture --plot FILE.png or FILE.svg.")
-    if not path.parent.is_dir():
-        raise UsageError(f"--plot {path} is in a folder that is not there.", f"Make it: mkdir -p {path.parent}")
+    check_picture(path, "--plot")
     tokens = list(dict.fromkeys(words.token(word) for word in chosen))
     if len(tokens) < 3:
         raise UsageError(f"{len(tokens)} different words make no picture.", "Name three or more: --words good,bad,film")
     pca = PCA(n_components=2, svd_solver="full")
     places = pca.fit_transform(words.of_words(tokens).astype(np.float64))
-    style = {"svg.hashsalt": "words", "svg.fonttype": "none", "text.parse_math": False, "axes.spines.top": False,
-             "axes.spines.right": False}
-    with mpl.rc_context(style):  # type: ignore[arg-type]  # it takes a Literal of every name
-        figure = Figure(figsize=(7, 5), layout="constrained")
+
+    def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.axhline(0, color="0.9", linewidth=0.8, zorder=0)
         axes.axvline(0, color="0.9", linewidth=0.8, zorder=0)
@@ -49,10 +41,8 @@ def plot_words(words: WordVectors, chosen: Sequence[str], path: Path) -> None:
         axes.margins(0.12)
         axes.tick_params(colors="0.5")
         _name_points(axes, tokens, places)
-        stream = io.BytesIO()
-        suffix = path.suffix.lower()[1:]
-        figure.savefig(stream, format=suffix, dpi=120, metadata={"Date": None} if suffix == "svg" else None)
-    write_durably(path, stream.getvalue())
+
+    write_picture(path, (7, 5), draw)
 
 
 def _name_points(axes: Axes, names: Sequence[str], places: NDArray[np.float64]) -> None:
