@@ -36,9 +36,7 @@ def find_lr(plan: Plan, stage_name: str, phase_name: str | None, output: Path | 
     number = 0 if phase_name is None else names.index(phase_name)
     phase: Phase = settings.phases[number]
     target = output or run.home / "models" / run.name / f"find-lr-{stage_name}-{phase.name}.png"
-    if output is None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    check_picture(target, "--output")
+    check_picture(target, "--output", make_folder=True)
     found = _sweep(run, stage_name, number, reporter)
     title = f"{stage_name}, phase {phase.name}"
     write_picture(target, (7, 4.2), lambda figure: plot(found, phase, title, figure))

@@ -18,10 +18,12 @@ _STYLE = {
 }
 
 
-def check_picture(path: Path, option: str) -> None:
-    """UsageError if `path`, given with `option`, is no PNG or SVG file in a folder that is there."""
+def check_picture(path: Path, option: str, *, make_folder: bool = False) -> None:
+    """UsageError if `path`, given with `option`, is no PNG or SVG file in a folder that is there or can be made."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path} is neither .png nor .svg.", f"Name the picture {option} FILE.png or FILE.svg.")
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path} is in a folder that is not there.", f"Make it: mkdir -p {path.parent}")
 
