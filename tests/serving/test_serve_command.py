@@ -29,6 +29,8 @@ def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline", "serve", "--home", str(home), "--port", "0", *arguments], cwd=ROOT,
         text=True, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Shells make their background jobs, of which these tests may be one, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
 
 
