@@ -31,7 +31,7 @@ def benchmark(  # noqa: PLR0917
     ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Smaller data, fewer repeats, no DistilBERT: some 5 minutes on two cores, "
-                           "not 20.")
+                           "not 25.")
     ] = False,
     source: Annotated[
         Path | None, typer.Option("--source", metavar="FILE", help="The IMDB archive, for the cases that read text. "
