@@ -30,7 +30,7 @@ def benchmark(  # noqa: PLR0917
                      "peak_mb_fastai; null where it does not apply."),
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Smaller data, fewer repeats, no DistilBERT: some 5 minutes on two cores, "
+        bool, typer.Option("--quick", help="Smaller data, fewer repeats, no DistilBERT: some 4 minutes on two cores, "
                            "not 25.")
     ] = False,
     source: Annotated[

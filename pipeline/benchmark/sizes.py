@@ -54,9 +54,9 @@ FULL = Sizes(
     scale_repeats=2, matmul_size=2048,
 )
 QUICK = Sizes(
-    repeats=2, archive_documents=2_000, documents=4_000, subword_documents=400, pieces=2_000, loader_tokens=500_000,
-    lm_bs=16, lm_seq_len=72, lm_warm_steps=1, vocabularies=VOCABULARIES, classifier_bs=8, training_batches=2,
-    prediction_batches=4, distilbert_share=0, singles=3, single_words=200, scale_documents=250, scale_repeats=1,
+    repeats=2, archive_documents=2_000, documents=2_500, subword_documents=400, pieces=2_000, loader_tokens=500_000,
+    lm_bs=16, lm_seq_len=72, lm_warm_steps=1, vocabularies=VOCABULARIES, classifier_bs=8, training_batches=1,
+    prediction_batches=2, distilbert_share=0, singles=3, single_words=200, scale_documents=250, scale_repeats=1,
     matmul_size=2048, forks=True,
 )
 TINY = Sizes(
