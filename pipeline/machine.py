@@ -47,14 +47,14 @@ def limit_behind(error: Exception, stage: str, smaller: str = "") -> PipelineErr
 
 
 @contextmanager
-def limits_told(command: str) -> Iterator[None]:
-    """Raise what `limit_behind` makes of an error in the block, where it makes something of it."""
+def limits_told(command: str, smaller: str = "") -> Iterator[None]:
+    """Raise what `limit_behind` makes of an error in the block, where it makes something of it; `smaller` as there."""
     try:
         yield
     except PipelineError:
         raise
     except Exception as error:
-        expected = limit_behind(error, command)
+        expected = limit_behind(error, command, smaller)
         if expected is None:
             raise
         raise expected from error

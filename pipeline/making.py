@@ -11,7 +11,7 @@ from pipeline import artifact as artifacts
 from pipeline import attempt as attempts
 from pipeline import lock, machine, provenance
 from pipeline.artifact import Artifact, InputRecord, Manifest
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputError
 from pipeline.progress import Reporter, format_duration
 
 
@@ -48,17 +48,9 @@ def held(target: Path, stage: str, smaller: str = "") -> Iterator[None]:
     Raises LockedError; and StorageError and OutOfMemoryError in place of what the work raises when the machine is at
     its limits. `smaller` is the command that would ask for less memory.
     """
-    try:
-        with lock.locked(target):
-            artifacts.recover(target)
-            yield
-    except PipelineError:
-        raise
-    except Exception as error:
-        expected = machine.limit_behind(error, stage, smaller)
-        if expected is None:
-            raise
-        raise expected from error
+    with machine.limits_told(stage, smaller), lock.locked(target):
+        artifacts.recover(target)
+        yield
 
 
 def manifest_before(target: Path, force: bool) -> Manifest | None:

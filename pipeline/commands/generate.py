@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import machine, stopping
-from pipeline.errors import PipelineError, Stopped
+from pipeline.errors import Stopped
 from pipeline.options import DeviceOption, HomeOption, PrecisionOption, StopAfterOption
 from pipeline.progress import Reporter, printable
 
@@ -64,18 +64,11 @@ def command(  # noqa: PLR0917
     stopping.stop_after(stop_after)
     samples: list[Sample] = []
     try:
-        with stopping.signals_ask(reporter):
+        with machine.limits_told("generate", "a lower --samples"), stopping.signals_ask(reporter):
             for step in _written(generate(bundle, prompt, sampling, n_samples), max_tokens, reporter):
                 samples = step
     except Stopped as error:
         raise Stopped(error.what, "What was written until then is printed.") from error
-    except PipelineError:
-        raise
-    except Exception as error:
-        expected = machine.limit_behind(error, "generate", "a lower --samples")
-        if expected is None:
-            raise
-        raise expected from error
     finally:
         if samples:
             print(_json(bundle, sampling, samples) if as_json else _text(samples))

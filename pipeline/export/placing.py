@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import machine
 from pipeline.artifact import hash_file
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import InputError
 from pipeline.storage import move_into_place, sync
 
 COMMAND = "export"
@@ -25,7 +25,7 @@ def placed(output: Path, *, force: bool, alone: bool = False, last: str = "") ->
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file, not a folder.", "Name another --output.")
     work, is_new = output / _WORK, not output.exists()
-    with _limits():
+    with machine.limits_told(COMMAND):
         output.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(work, ignore_errors=True)  # of an export that was killed
         work.mkdir()
@@ -61,16 +61,3 @@ def _check_alone(output: Path, names: set[Path]) -> None:
         raise InputError(
             f"{output / stranger} is there already and no part of this export.", "Remove it, or name another --output."
         )
-
-
-@contextlib.contextmanager
-def _limits() -> Iterator[None]:
-    try:
-        yield
-    except PipelineError:
-        raise
-    except Exception as error:
-        expected = machine.limit_behind(error, COMMAND)
-        if expected is None:
-            raise
-        raise expected from error

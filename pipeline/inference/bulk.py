@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from pipeline import machine, stopping
-from pipeline.errors import LockedError, PipelineError, Stopped, UsageError
+from pipeline.errors import LockedError, Stopped, UsageError
 from pipeline.inference.bundle import BS
 from pipeline.inference.inputs import InputText, blocks, digest, from_arguments, from_file, from_lines
 from pipeline.inference.outputs import Format
@@ -109,20 +109,14 @@ def carry_out(
     written, LockedError if another process writes the same output, Stopped if a stop was asked for.
     """
     try:
-        _check(request, wording, suffixes, stdin)
-        keep_freed_memory()
-        work = load()
-        reporter.line(f"{wording.command}: {work.path}, {work.device.describe()}")
-        return _Run(request, wording, work, reporter).all_of(_texts(request, stdin), stdout)
+        with machine.limits_told(wording.command):
+            _check(request, wording, suffixes, stdin)
+            keep_freed_memory()
+            work = load()
+            reporter.line(f"{wording.command}: {work.path}, {work.device.describe()}")
+            return _Run(request, wording, work, reporter).all_of(_texts(request, stdin), stdout)
     except LockedError as error:
         raise LockedError(error.what, "Wait for it, or choose another --output.") from error
-    except PipelineError:
-        raise
-    except Exception as error:
-        expected = machine.limit_behind(error, wording.command)
-        if expected is None:
-            raise
-        raise expected from error
 
 
 def _check(request: Request, wording: Wording, suffixes: Collection[str], stdin: BinaryIO) -> None:
