@@ -1,35 +1,30 @@
 """Training of the neural classifier rungs: the loop and checkpoints of `train_classifier` around another network."""
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from numpy.typing import NDArray
 from torch import nn
 
 from pipeline import stopping
 from pipeline.artifact import Artifact
-from pipeline.errors import DivergedError
 from pipeline.ladder.classifiers import build
-from pipeline.ladder.language_model import WEIGHTS, one_group, weights
+from pipeline.ladder.fitting import WEIGHTS, best_of, fit, one_group, outcome, weights
 from pipeline.ladder.rungs import ClassifierSettings, Rung
 from pipeline.ladder.scoring import Ids, labelled, write_scores
 from pipeline.making import StageOutcome
-from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_tensors, save_tensors
 from pipeline.progress import Reporter
 from pipeline.text.ids import IdStore
-from pipeline.training.curve import write_curve
+from pipeline.training.class_weights import cross_entropy, weight_of
 from pipeline.training.device import Device
-from pipeline.training.history import write_history
 from pipeline.training.loaders import ClassifierLoader
-from pipeline.training.phases import seed_weights, train_phases
+from pipeline.training.phases import seed_weights
 from pipeline.training.task import Task
 
 _PREDICT_BS = 64
@@ -39,46 +34,27 @@ def train(
     rung: Rung, ids: Artifact, *, seed: int, device: Device, work: Path, resume: Path, fingerprint: str,
     reporter: Reporter,
 ) -> StageOutcome:
-    """Train `rung`, score its best epoch on test, and write weights, labels, vocabulary, history and scores.
+    """Train `rung` as `fitting.fit` does it, score its best epoch on test, and write labels and scores, too.
 
-    Goes on from the checkpoints in `resume`. Raises DataError for a run without labelled documents to train, to choose
-    by and to score; Stopped; and DivergedError if the loss is no number any more.
+    Raises what `fit` raises, and DataError for a run without labelled documents to train, to choose by and to score.
     """
     settings, store = rung.settings, IdStore.open(ids)
     assert isinstance(settings, ClassifierSettings), rung.name
     task = task_of(rung, store, seed, device)
-    try:
-        trained = train_phases(
-            task, settings, settings.phases, device=device, seed=seed, resume=resume, fingerprint=fingerprint,
-            reporter=reporter,
-        )
-    except DivergedError as error:
-        raise DivergedError(error.what, "Leave the rung out: name the others with --rungs.") from error
-    best = trained.best.record
-    assert best is not None  # every epoch was offered
+    trained = fit(
+        task, settings, ids, seed=seed, device=device, work=work, resume=resume, fingerprint=fingerprint,
+        reporter=reporter,
+    )
     task.load(trained.best.folder)
     started, test = time.monotonic(), labelled(store).test
     probabilities = predict(task.model, store, test, device)
     predict_s = time.monotonic() - started
-    shutil.copy2(trained.best.folder / WEIGHTS, work / WEIGHTS)
     (work / "labels.json").write_text(json.dumps(store.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    write_history(trained.history, work)
-    write_curve(trained.curve, work)
-    copy_text_files(ids.path, work)
-    return StageOutcome(
-        metrics={
-            **write_scores(store, test, probabilities, predict_s, seed=seed, work=work),
-            "valid_accuracy": best["accuracy"],
-            "best_epoch": best["epoch"],
-            "parameters": sum(p.numel() for p in task.model.parameters()),
-            "train_s": round(sum(record["train_s"] for record in trained.history), 3),
-            "epochs": len(trained.history),
-            "train_documents": task.units,
-        },
-        identity=dict(ids.manifest.identity),
-        device=str(device.device),
-        precision={"requested": device.requested, "effective": trained.precision},
-    )
+    return outcome(task, trained, ids, device, {
+        **write_scores(store, test, probabilities, predict_s, seed=seed, work=work),
+        "valid_accuracy": best_of(trained)["accuracy"],
+        "train_documents": task.units,
+    })
 
 
 def task_of(rung: Rung, store: IdStore, seed: int, device: Device) -> Task:
@@ -93,14 +69,11 @@ def task_of(rung: Rung, store: IdStore, seed: int, device: Device) -> Task:
         _loader(store, documents, settings.bs, order)
         for documents, order in ((splits.train, seed), (splits.valid, None))
     )
-    weight = None
-    if settings.class_weights == "balanced":
-        counts = np.bincount(store.label_ids[splits.train], minlength=len(store.labels))
-        balanced = counts.sum() / (len(counts) * np.maximum(counts, 1))
-        weight = torch.tensor(balanced, dtype=torch.float32, device=device.device)
+    counts = np.bincount(store.label_ids[splits.train], minlength=len(store.labels))
+    loss = cross_entropy(settings.class_weights, counts, device.device)
     return Task(
-        name=rung.name, model=model, splitter=one_group, loss=CrossEntropyLossFlat(weight=weight), train=train,
-        valid=valid, metrics=[accuracy], unit="documents", units=len(splits.train),
+        name=rung.name, model=model, splitter=one_group, loss=loss, train=train, valid=valid, metrics=[accuracy],
+        unit="documents", units=len(splits.train), weigh=weight_of(loss),
         summarize=lambda figures: {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]},
         save=lambda folder: save_tensors(weights(model), folder / WEIGHTS),
         load=lambda folder: load_tensors(weights(model), folder / WEIGHTS), keep_best=True,

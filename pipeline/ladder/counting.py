@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 
 from pipeline import stopping
 from pipeline.artifact import Artifact
+from pipeline.ladder.fitting import WEIGHTS
 from pipeline.ladder.kneser_ney import KneserNey
-from pipeline.ladder.language_model import WEIGHTS, characters_per_token
+from pipeline.ladder.language_model import characters_per_token
 from pipeline.ladder.rungs import KNESER_NEY
 from pipeline.ladder.windows import texts_of
 from pipeline.making import StageOutcome

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.artifact import Artifact
 from pipeline.errors import DataError
-from pipeline.ladder.language_model import WEIGHTS
+from pipeline.ladder.fitting import WEIGHTS
 from pipeline.ladder.rungs import NB_SVM, Rung
 from pipeline.ladder.scoring import Ids, labelled, write_scores
 from pipeline.making import StageOutcome

@@ -14,6 +14,7 @@ from pipeline.report import metrics
 from pipeline.report.predictions import predictions_table
 from pipeline.settings import EvaluateClassifierSettings
 from pipeline.text.ids import IdStore
+from pipeline.text.labelled import labelled_documents
 
 METRICS = "metrics.json"
 Ids = NDArray[np.int64]
@@ -32,8 +33,7 @@ def labelled(store: IdStore) -> Splits:
     """The labelled documents of a run; DataError if there is nothing to learn, to choose by or to score."""
     found = {}
     for split in ("train", "valid", "test"):
-        documents = store.documents(split)
-        found[split] = documents[store.label_ids[documents] >= 0]
+        found[split] = labelled_documents(store, [split])
         if not len(found[split]) or len(store.labels) < 2:
             raise DataError(
                 f"{store.path} has {len(found[split])} labelled documents of {split} and {len(store.labels)} labels; "

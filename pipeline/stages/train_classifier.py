@@ -7,17 +7,12 @@ history.
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.text.models.awdlstm import awd_lstm_clas_split
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.making import StageOutcome
@@ -31,6 +26,7 @@ from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.labelled import labelled_documents
 from pipeline.training.auxiliary_loss import load_loss
+from pipeline.training.class_weights import cross_entropy, weight_of
 from pipeline.training.curve import write_curve
 from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.history import Record, write_history
@@ -93,12 +89,12 @@ def prepare(context: StageContext) -> Prepared:
     callbacks = []
     if settings.lm_loss_weight:
         callbacks.append(load_loss(settings.lm_loss_weight, lm, architecture, device.device))
-    loss = _loss(settings, counts, device.device)
+    loss = cross_entropy(settings.class_weights, counts, device.device, label_smoothing=settings.label_smoothing)
     task = Task(
         name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=loss,
         train=train, valid=valid, metrics=[accuracy], unit="documents", units=len(documents["train"]),
         summarize=summarize, save=lambda folder: save_classifier(model, folder),
-        load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=_weight_of(loss),
+        load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=weight_of(loss),
         callbacks=callbacks,
     )
     return Prepared(task, device, architecture, head, store.labels, len(documents["valid"]))
@@ -176,16 +172,3 @@ def _labelled(store: IdStore, settings: TrainClassifierSettings, seed: int, *spl
             "--force.",
         )
     return documents
-
-
-def _loss(settings: TrainClassifierSettings, counts: NDArray[np.int64], device: torch.device) -> Any:
-    weight = None
-    if settings.class_weights == "balanced":
-        weight = torch.tensor(counts.sum() / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device)
-    return CrossEntropyLossFlat(weight=weight, label_smoothing=settings.label_smoothing)
-
-
-def _weight_of(loss: CrossEntropyLossFlat) -> Callable[[Tensor], float] | None:
-    """What a batch weighs in a mean over several: the class weights of its documents."""
-    weights = loss.func.weight
-    return None if weights is None else lambda targets: float(weights[targets].sum())

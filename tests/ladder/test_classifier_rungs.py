@@ -17,7 +17,7 @@ from pipeline import stopping
 from pipeline.errors import DataError, Stopped
 from pipeline.ladder.classification import predict, task_of
 from pipeline.ladder.classifiers import CharRNN, build
-from pipeline.ladder.language_model import WEIGHTS, weights
+from pipeline.ladder.fitting import WEIGHTS, weights
 from pipeline.ladder.linear import NaiveBayesFeatures, TfIdf
 from pipeline.ladder.rungs import RUNGS, ClassifierSettings, Rung
 from pipeline.ladder.scoring import headline, labelled, write_scores

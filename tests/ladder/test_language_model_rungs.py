@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from pipeline import stopping
 from pipeline.errors import Stopped, UsageError
-from pipeline.ladder.language_model import WEIGHTS, task_of, weights
+from pipeline.ladder.fitting import WEIGHTS, weights
+from pipeline.ladder.language_model import task_of
 from pipeline.ladder.recurrent import build
 from pipeline.ladder.rungs import RUNGS, LanguageModelSettings, Rung, rungs_named
 from pipeline.model.weights import read_tensors
