@@ -10,7 +10,7 @@ import typer
 
 from pipeline import machine, stopping
 from pipeline.errors import Stopped
-from pipeline.options import DeviceOption, HomeOption, PrecisionOption, StopAfterOption
+from pipeline.options import DeviceOption, HomeOption, PrecisionOption
 from pipeline.progress import Reporter, printable
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def command(  # noqa: PLR0917
     ] = False,
     precision: PrecisionOption = "fp32",
     device: DeviceOption = "auto",
-    stop_after: StopAfterOption = None,
+    stop_after: Annotated[
+        float | None, typer.Option("--stop-after", metavar="MINUTES", min=0.0, help="Stop (exit 75) after this many "
+                                   "minutes; what was written until then is printed.")
+    ] = None,
     home: HomeOption = Path(),
 ) -> None:
     """Continue a text with a sealed language model. The same seed gives the same text."""
