@@ -56,18 +56,24 @@ class _Loss(Function):
         types, dtype = (hidden.dtype, weight.dtype, bias.dtype), _product_dtype(hidden)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         logits = F.linear(hidden, weight, bias.to(dtype))
+        for_hidden, for_weight, for_bias, _ = ctx.needs_input_grad
         total = torch.zeros((), device=hidden.device)
+        # Summed while a block is in the cache: a sum of all logits would copy them to float32 first, an eighth of a
+        # small model's step.
+        column_sums = torch.zeros(len(weight), device=hidden.device)
         for block, probabilities, index in _blocks(logits, targets):
             chosen = probabilities.gather(1, index)
             total -= _log(chosen).sum()
-            block.copy_(probabilities.scatter_(1, index, chosen - 1))
+            gradient = probabilities.scatter_(1, index, chosen - 1)
+            if for_bias:
+                column_sums += gradient.sum(0)
+            block.copy_(gradient)
         # Not saved as autograd does it, so that backward may scale them in place. The mean's divisor waits for it too:
         # divided before the products, float16 gradients would be lost.
-        for_hidden, for_weight, for_bias, _ = ctx.needs_input_grad
         ctx.sums = (
             (logits @ weight).float() if for_hidden else None,
             (logits.T @ hidden).float() if for_weight else None,
-            logits.sum(0, dtype=torch.float32) if for_bias else None,
+            column_sums if for_bias else None,
         )
         ctx.types, ctx.n = types, max(1, len(targets))
         return total / ctx.n
