@@ -10,9 +10,9 @@ from pipeline.errors import UsageError
 from pipeline.picture import check_picture, write_picture
 from pipeline.progress import Reporter
 from pipeline.runs import Plan
-from pipeline.settings import Phase
 from pipeline.stage import Run, StageContext, open_inputs, stage_named
 from pipeline.training.lr_finder import Sweep, sweep
+from pipeline.training_settings import Phase
 
 TRAINING_STAGES = ("finetune_lm", "train_classifier")
 

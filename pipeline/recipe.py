@@ -17,7 +17,6 @@ from pipeline.errors import UsageError
 from pipeline.settings import (
     EvaluateClassifierSettings,
     EvaluateEnsembleSettings,
-    FinetuneLMSettings,
     InputSettings,
     NumericalizeCorpusSettings,
     PrepareCorpusSettings,
@@ -25,9 +24,9 @@ from pipeline.settings import (
     RunSettings,
     Section,
     TokenizeCorpusSettings,
-    TrainClassifierSettings,
     setting,
 )
+from pipeline.training_settings import FinetuneLMSettings, TrainClassifierSettings
 
 DEFAULT_RECIPE = "sample"
 

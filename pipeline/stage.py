@@ -20,6 +20,7 @@ from pipeline.artifact import Artifact, InputRecord, Manifest
 from pipeline.attempt import RESUME, Attempt, unfinished
 from pipeline.errors import InputError, UsageError
 from pipeline.making import Order, StageOutcome
+from pipeline.pretrained import shipped
 from pipeline.progress import Reporter
 from pipeline.recipe import Recipe
 from pipeline.settings import Section
@@ -147,9 +148,11 @@ class Run:
         return self.home / _HOMES[slot] / self.name / folder
 
     def given(self, slot: str) -> Path | None:
-        """The path that [inputs] names for `slot`, if any."""
+        """The path that [inputs] names for `slot`, if any; a model that ships with the package is named by its name."""
         value = getattr(self.recipe.inputs, slot, None)
-        return None if value is None else Path(value)
+        if value is None:
+            return None
+        return shipped(value, "lm" if slot == "start_lm" else slot, self.recipe.run.direction) or Path(value)
 
     def inputs_of(self, stage: Stage) -> tuple[str, ...]:
         """Slots that `stage` reads in this run; those of members are called by `member_slot`.

@@ -12,8 +12,8 @@ MAX_LINES = 350
 # A module may import from its own part and from parts of a line above; parts of one line are strangers.
 LEVELS = (
     {"__init__"},
-    {"errors", "settings", "protocol"},
-    {"options", "storage", "progress", "provenance", "published"},
+    {"errors", "settings", "protocol", "pretrained"},
+    {"training_settings", "options", "storage", "progress", "provenance", "published"},
     {"picture"},
     {"lock", "attempt", "download"},
     {"recipe", "artifact", "stopping"},

@@ -19,8 +19,8 @@ from pipeline.cli import PROGRAM, app
 from pipeline.errors import DataError, ExitCode
 from pipeline.lock import locked
 from pipeline.recipe import load_recipe, shipped_recipes
-from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
+from pipeline.training_settings import FinetuneLMSettings
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (

@@ -11,7 +11,7 @@ from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier, build_language_model
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import save_classifier, save_language_model
-from pipeline.settings import TrainClassifierSettings
+from pipeline.training_settings import TrainClassifierSettings
 
 Lstm = tuple[int, int, int]
 """Embedding size, hidden size, layers."""

@@ -16,11 +16,12 @@ from pipeline.benchmark.turns import Turns, Work
 from pipeline.model.architecture import Architecture
 from pipeline.progress import Reporter, Task
 from pipeline.recipe import Recipe
-from pipeline.settings import FinetuneLMSettings, InputSettings, Phase, RunSettings, TrainClassifierSettings
+from pipeline.settings import InputSettings, RunSettings
 from pipeline.stage import Run, run_stage, stage_named
 from pipeline.text.ids import IdStore
 from pipeline.training.device import resolve_device
 from pipeline.training.loaders import LanguageModelLoader
+from pipeline.training_settings import FinetuneLMSettings, Phase, TrainClassifierSettings
 
 NO_CHECKPOINTS: dict[str, Any] = {"checkpoint_steps": None, "checkpoint_minutes": None}
 """Inside an epoch; the end of an epoch, which is not measured, has one all the same."""

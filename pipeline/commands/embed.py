@@ -19,6 +19,7 @@ from pipeline.options import (
     TextColumnOption,
     TextsArgument,
 )
+from pipeline.pretrained import DEFAULT_MODEL
 from pipeline.progress import Reporter
 
 
@@ -32,7 +33,7 @@ def command(  # noqa: PLR0917
     model: Annotated[
         str, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed classifier or language model, or the run "
                           "that has one; of a run that has both, the classifier.")
-    ] = "sample",
+    ] = DEFAULT_MODEL,
     pooling: Annotated[
         Literal["concat", "mean", "max", "last"],
         typer.Option("--pooling", help="Of the encoder's outputs: their mean, their largest, the one after the last "

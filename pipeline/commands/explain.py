@@ -10,6 +10,7 @@ import typer
 from pipeline import machine
 from pipeline.errors import UsageError
 from pipeline.options import HomeOption
+from pipeline.pretrained import DEFAULT_MODEL
 
 
 def command(  # noqa: PLR0917
@@ -18,7 +19,7 @@ def command(  # noqa: PLR0917
     ] = None,
     model: Annotated[
         str, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed classifier, or the run that has one.")
-    ] = "sample",
+    ] = DEFAULT_MODEL,
     label: Annotated[
         str | None, typer.Option("--class", metavar="LABEL", help="The class that words speak for or against. Default: "
                                  "the predicted one.")

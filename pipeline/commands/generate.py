@@ -11,6 +11,7 @@ import typer
 from pipeline import machine, stopping
 from pipeline.errors import Stopped
 from pipeline.options import DeviceOption, HomeOption, PrecisionOption
+from pipeline.pretrained import DEFAULT_MODEL
 from pipeline.progress import Reporter, printable
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def command(  # noqa: PLR0917
     model: Annotated[
         str, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed language model, or the run that has one. One "
                           "that reads backwards writes what comes before the prompt.")
-    ] = "sample",
+    ] = DEFAULT_MODEL,
     temperature: Annotated[
         float, typer.Option("--temperature", help="Below 1 bolder, above 1 more various; 0 is greedy.")
     ] = 0.75,

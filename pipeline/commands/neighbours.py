@@ -8,6 +8,7 @@ import typer
 
 from pipeline.errors import UsageError
 from pipeline.options import HomeOption
+from pipeline.pretrained import DEFAULT_MODEL
 from pipeline.progress import Reporter, printable
 
 
@@ -35,8 +36,8 @@ def command(  # noqa: PLR0917
     ),
     model: Annotated[
         str | None, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed language model or classifier, or the "
-                                 "run that has one; of a run that has both, the language model. Default: sample; with "
-                                 "--among the model that made it.")
+                                 "run that has one; of a run that has both, the language model. Default: "
+                                 f"{DEFAULT_MODEL}; with --among the model that made it.")
     ] = None,
     home: HomeOption = Path(),
 ) -> None:
@@ -57,7 +58,7 @@ def command(  # noqa: PLR0917
     from pipeline.inference.vectors import read_origin
 
     origin = read_origin(among) if among is not None else None
-    named = model or (origin.model if origin else "sample")
+    named = model or (origin.model if origin else DEFAULT_MODEL)
     embedder = load_embedder(find_model(named, home, ("lm", "classifier")))
     Reporter().line(f"neighbours: {embedder.path}")
     if plot is not None and words is not None:

@@ -19,6 +19,7 @@ from pipeline.options import (
     TextColumnOption,
     TextsArgument,
 )
+from pipeline.pretrained import DEFAULT_MODEL
 from pipeline.progress import Reporter
 
 
@@ -31,7 +32,7 @@ def command(  # noqa: PLR0917
     ] = None,
     model: Annotated[
         str, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed classifier, or the run that has one.")
-    ] = "sample",
+    ] = DEFAULT_MODEL,
     id_column: IdColumnOption = None,
     text_column: TextColumnOption = "text",
     bs: BsOption = 64,

@@ -7,13 +7,15 @@ import typer
 
 from pipeline import machine, stopping
 from pipeline.options import DeviceOption, HomeOption, PrecisionOption
+from pipeline.pretrained import DEFAULT_MODEL
 from pipeline.progress import Reporter
 
 
 def command(  # noqa: PLR0917
     models: Annotated[
         list[str] | None, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed classifier, or the run that has "
-                                       "one. May be repeated; the page then compares them. Default: sample.")
+                                       "one. May be repeated; the page then compares them. Default: "
+                                       f"{DEFAULT_MODEL}, also for --lm.")
     ] = None,
     language_model: Annotated[
         str | None, typer.Option("--lm", metavar="FOLDER|RUN", help="A sealed language model that continues texts.")
@@ -42,8 +44,8 @@ def command(  # noqa: PLR0917
 
     stopping.forget()
     limits = Limits(request_s=request_s, waiting=waiting)
-    request = ServeRequest(
-        tuple(models or ("sample",)), language_model, host, port, api_key_file, limits, precision, device, home
-    )
+    if not models:
+        models, language_model = [DEFAULT_MODEL], language_model or DEFAULT_MODEL
+    request = ServeRequest(tuple(models), language_model, host, port, api_key_file, limits, precision, device, home)
     with machine.limits_told("serve"):
         serve(request, Reporter())

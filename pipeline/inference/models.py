@@ -6,14 +6,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.errors import InputError, UsageError
+from pipeline.pretrained import shipped
 from pipeline.settings import RunSettings
 
 _NAMES = {"classifier": "classifier", "lm": "language model"}
 
 
 def find_model(model: str, home: Path, slots: Sequence[str], option: str = "--model") -> Path:
-    """The folder of a model named, with `option`, by its path or its run; of a run, the first of `slots` (classifier,
-    lm) it has.
+    """The folder of a model named, with `option`, by its path, its run or the name it ships under; of a run, the first
+    of `slots` (classifier, lm) it has.
 
     Raises InputError, which says where it was looked for, if there is none, UsageError if it has one of each direction.
     """
@@ -27,6 +28,10 @@ def find_model(model: str, home: Path, slots: Sequence[str], option: str = "--mo
             raise UsageError(f"The run {model} has two {_NAMES[slot]}s.", mend)
         if found:
             return found[0]
+    for slot in slots:
+        path = shipped(model, slot)
+        if path is not None and path.exists():
+            return path
     raise InputError(
         f"There is no {' or '.join(_NAMES[slot] for slot in slots)} {named}, and no run of this name has one in "
         f"{home / 'models'}.",

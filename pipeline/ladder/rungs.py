@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.errors import UsageError
-from pipeline.settings import Phase, TrainingSettings, setting
+from pipeline.settings import setting
+from pipeline.training_settings import Phase, TrainingSettings
 
 KNESER_NEY, AWD_LSTM = "kneser-ney", "AWD_LSTM"
 TF_IDF, NB_SVM, ULMFIT = "TF-IDF", "NB-SVM", "ULMFiT"

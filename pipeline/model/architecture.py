@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipeline.artifact import hash_json
-from pipeline.settings import FinetuneLMSettings, TrainClassifierSettings
+from pipeline.training_settings import FinetuneLMSettings, TrainClassifierSettings
 
 ROW_MULTIPLE = 8
 """Embedding and decoder rows are rounded up to this: half-precision matrix units want it (fastai pads with xxfake)."""

@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from pipeline.model.architecture import PAD_ID, Architecture, HeadShape
-from pipeline.settings import FinetuneLMSettings, TrainClassifierSettings
+from pipeline.training_settings import FinetuneLMSettings, TrainClassifierSettings
 
 
 class _WeightDropout(WeightDropout):

@@ -23,7 +23,6 @@ from pipeline.model.matching import load_matched, match_vocabulary, record
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.protocol import protocol_of
-from pipeline.settings import FinetuneLMSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.tokenizer import tokenizer_kind
@@ -34,6 +33,7 @@ from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss, bits_per_character, perplexity
 from pipeline.training.phases import seed_weights, train_phases
 from pipeline.training.task import Task
+from pipeline.training_settings import FinetuneLMSettings
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def _loaders(context: StageContext, store: IdStore) -> tuple[LanguageModelLoader
 
 
 def _training_documents(settings: FinetuneLMSettings, store: IdStore) -> NDArray[np.int64]:
-    splits = ("train", "unlabelled", "test") if settings.transductive else ("train", "unlabelled")
-    return store.documents(*splits)
+    more = {"unlabelled": settings.unlabelled, "test": settings.transductive}
+    return store.documents("train", *(split for split, wanted in more.items() if wanted))
 
 
 def _matched(

@@ -21,7 +21,6 @@ from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import classifier_encoder, encoder_tensors, load_classifier, load_tensors, save_classifier
 from pipeline.protocol import protocol_of
-from pipeline.settings import TrainClassifierSettings
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.labelled import labelled_documents
@@ -33,6 +32,7 @@ from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import ClassifierLoader
 from pipeline.training.phases import seed_weights, train_phases
 from pipeline.training.task import Task
+from pipeline.training_settings import TrainClassifierSettings
 
 
 @dataclass(frozen=True)

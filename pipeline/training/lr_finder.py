@@ -8,12 +8,12 @@ from fastai.callback.core import CancelFitException, CancelValidException
 from fastai.callback.schedule import ParamScheduler, SchedExp, steep, valley
 
 from pipeline.errors import DivergedError
-from pipeline.settings import Phase, TrainingSettings
 from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
 from pipeline.training.phases import make_learner, open_layers, seed_phase
 from pipeline.training.precision import MixedPrecision
 from pipeline.training.task import Task
+from pipeline.training_settings import Phase, TrainingSettings
 
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 100
 """fastai's defaults."""

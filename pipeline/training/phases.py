@@ -21,7 +21,6 @@ from fastai.learner import Callback, CastToTensor
 from pipeline import stopping
 from pipeline.errors import DivergedError, UsageError
 from pipeline.progress import Reporter, format_duration
-from pipeline.settings import Phase, TrainingSettings
 from pipeline.training.accumulation import Accumulation
 from pipeline.training.averaging import Average, validated
 from pipeline.training.curve import Point
@@ -34,6 +33,7 @@ from pipeline.training.precision import MixedPrecision
 from pipeline.training.resume import BestEpoch, Checkpointer
 from pipeline.training.schedules import fit_phase
 from pipeline.training.task import Task
+from pipeline.training_settings import Phase, TrainingSettings
 
 AVERAGE = "average"
 """Folder for the mean of the last epochs while the stage is not sealed."""

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from pipeline import stopping
 from pipeline.attempt import CHECKPOINTS
 from pipeline.progress import Reporter
-from pipeline.settings import TrainingSettings
 from pipeline.training.averaging import LastEpochs
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.curve import Curve
@@ -36,6 +35,7 @@ from pipeline.training.state import (
     write_state,
 )
 from pipeline.training.task import Task
+from pipeline.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)

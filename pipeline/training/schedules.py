@@ -11,8 +11,8 @@ from fastai.callback.schedule import ParamScheduler, combined_cos
 from fastai.learner import Callback
 from numpy.typing import NDArray
 
-from pipeline.settings import Phase
 from pipeline.training.learner import ResumableLearner
+from pipeline.training_settings import Phase
 
 Rates = NDArray[np.float64]
 """One learning rate per layer group."""

@@ -1,5 +1,6 @@
 """All stages on a small table: what is written, what is skipped, what is inherited, what is refused."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from command_line import call, manifest
+
+from pipeline.artifact import open_artifact
+from pipeline.text.ids import IdStore
 
 FILES = {
     "data/smoke/corpus": {"documents.parquet", "labels.json"},
@@ -143,6 +147,30 @@ def test_transductive_text_is_said_in_every_artifact_after_it(arguments: list[st
     for name in ("lm-fwd", "classifier-fwd", "evaluation"):
         assert manifest(tmp_path / "models/smoke" / name)["metrics"]["transductive"] is True
     assert "transductive" in (tmp_path / "models/smoke/evaluation/evaluation.md").read_text().lower()
+
+
+def test_unlabelled_text_can_be_left_out(reviews_csv: Path, tmp_path: Path) -> None:
+    with reviews_csv.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in [row for row in rows if row["split"] == "train"][::2]:
+        row["split"], row["label"] = "unlabelled", ""
+    with (tmp_path / "half.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    arguments = [
+        "run", "--recipe", "smoke", "--source", str(tmp_path / "half.csv"),
+        "--set", "prepare_corpus.split_column=split", "--set", "run.device=cpu", "--until", "finetune_lm",
+        "--home", str(tmp_path),
+    ]
+    call(*arguments)
+    call(*arguments, "--run", "train-only", "--set", "finetune_lm.unlabelled=false")
+    store = IdStore.open(open_artifact(tmp_path / "data/smoke/ids", "ids"))
+    for run, splits in (("smoke", ("train", "unlabelled")), ("train-only", ("train",))):
+        tokens = int(store.n_tokens[store.documents(*splits)].sum())
+        learned_from = manifest(tmp_path / "models" / run / "lm-fwd")["metrics"]["train_tokens"]
+        assert 0.9 * tokens < learned_from <= tokens  # what does not fill the streams is left over
+    assert len(store.documents("unlabelled")) > 10
 
 
 def test_fp16_where_it_cannot_run_is_an_error(finished: Path, arguments: list[str]) -> None:

@@ -16,12 +16,12 @@ from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.weights import save_classifier
 from pipeline.provenance import now
-from pipeline.settings import TrainClassifierSettings
 from pipeline.text.rules import SPECIAL_TOKENS
 from pipeline.text.tokenizer import Tokenizer, save_tokenizer
 from pipeline.text.vocabulary import write_vocabulary
 from pipeline.text.word import WordTokenizer
 from pipeline.training.loaders import pad_documents
+from pipeline.training_settings import TrainClassifierSettings
 
 ARCHITECTURE = Architecture(vocabulary_size=41, emb_sz=6, n_hid=8, n_layers=3)
 WORDS = ("xxmaj", "a", "warm", "witty", "film", "the", "dull", "story", "!", "cast", "naïve", "fine")

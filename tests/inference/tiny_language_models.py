@@ -14,11 +14,11 @@ from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
 from pipeline.model.weights import load_language_model, save_language_model
 from pipeline.provenance import now
-from pipeline.settings import FinetuneLMSettings
 from pipeline.text.rules import SPECIAL_TOKENS
 from pipeline.text.tokenizer import Tokenizer, save_tokenizer
 from pipeline.text.vocabulary import write_vocabulary
 from pipeline.text.word import WordTokenizer
+from pipeline.training_settings import FinetuneLMSettings
 
 VOCABULARY = (*SPECIAL_TOKENS, *(word for word in WORDS if word not in SPECIAL_TOKENS), "n't", "3")
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier, build_language_model
-from pipeline.settings import FinetuneLMSettings, TrainClassifierSettings
 from pipeline.training.loaders import pad_documents
+from pipeline.training_settings import FinetuneLMSettings, TrainClassifierSettings
 
 
 def test_dropping_looked_up_rows_equals_dropping_rows_of_the_embedding() -> None:

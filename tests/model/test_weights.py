@@ -18,7 +18,7 @@ from pipeline.model.weights import (
     save_classifier,
     save_language_model,
 )
-from pipeline.settings import TrainClassifierSettings
+from pipeline.training_settings import TrainClassifierSettings
 
 ARCHITECTURE = Architecture(vocabulary_size=30, emb_sz=8, n_hid=12, n_layers=3)
 HEAD = HeadShape(n_classes=3, lin_ftrs=(5,), seq_len=7, max_len=70)

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from pipeline import stopping
 from pipeline.errors import Stopped
-from pipeline.settings import Phase, TrainClassifierSettings, TrainingSettings
 from pipeline.training.accumulation import Accumulation
 from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
 from pipeline.training.state import read_state
 from pipeline.training.task import Task
+from pipeline.training_settings import Phase, TrainClassifierSettings, TrainingSettings
 
 NO_DROPOUT = {"drop_mult": 0.0}
 ACCUMULATED_LM = LM.model_copy(update={"bs": 2, "accumulate": 2})

@@ -18,9 +18,9 @@ from pipeline.errors import Stopped
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier, build_language_model
 from pipeline.model.weights import classifier_encoder, encoder_tensors
-from pipeline.settings import Phase
 from pipeline.training.auxiliary_loss import LanguageModelLoss, next_token_loss
 from pipeline.training.loaders import ClassifierLoader
+from pipeline.training_settings import Phase
 
 SHAPE = Architecture(vocabulary_size=40, emb_sz=6, n_hid=8, n_layers=2)
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pipeline import stopping
 from pipeline.errors import Stopped
-from pipeline.settings import FinetuneLMSettings, TrainingSettings
 from pipeline.training.averaging import write_mean
+from pipeline.training_settings import FinetuneLMSettings, TrainingSettings
 
 EPOCH = LM_STEPS + LM_VALID
 AVERAGED_LM = LM.model_copy(update={"average_epochs": 2})

@@ -11,8 +11,8 @@ from tiny_training import CLASSIFIER, LM, StopAt, same, train
 
 from pipeline import stopping
 from pipeline.errors import DivergedError, ExitCode, Stopped
-from pipeline.settings import TrainingSettings
 from pipeline.training.precision import MixedPrecision
+from pipeline.training_settings import TrainingSettings
 
 
 class Poison(Callback):

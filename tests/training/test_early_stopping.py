@@ -8,9 +8,9 @@ from tiny_training import CLASSIFIER, LM, LM_STEPS, LM_VALID, StopAt, same, trai
 
 from pipeline import stopping
 from pipeline.errors import Stopped
-from pipeline.settings import Phase
 from pipeline.training.history import epochs_without_gain
 from pipeline.training.state import read_state
+from pipeline.training_settings import Phase
 
 EPOCH = LM_STEPS + LM_VALID
 STANDSTILL = Phase(name="standstill", epochs=5, lr=1e-30, patience=2)

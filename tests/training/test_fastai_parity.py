@@ -16,12 +16,12 @@ from pipeline.model.awd_lstm import build_language_model
 from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.weights import decoder_tensors, encoder_tensors
 from pipeline.progress import Reporter
-from pipeline.settings import FinetuneLMSettings, Phase
 from pipeline.training.device import Device
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss
 from pipeline.training.phases import seed_phase, train_phases
 from pipeline.training.task import Task
+from pipeline.training_settings import FinetuneLMSettings, Phase
 
 VOCABULARY_SIZE = 304
 

@@ -13,7 +13,7 @@ from tiny_training import CLASSIFIER, LM
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.settings import TrainingSettings
+from pipeline.training_settings import TrainingSettings
 
 ON_THE_HOST = ("callback/schedule.py", "training/schedules.py:before_batch")
 """Learning rates and step counts are numbers of the host, though fastai keeps some of them in tensors."""

@@ -15,11 +15,11 @@ from test_divergence import Poison
 from tiny_training import CLASSIFIER, LM, classifier_task, language_model_task
 
 from pipeline.errors import DivergedError
-from pipeline.settings import FinetuneLMSettings, Phase, TrainClassifierSettings
 from pipeline.training.device import Device
 from pipeline.training.lr_finder import Sweep, sweep
 from pipeline.training.phases import seed_phase
 from pipeline.training.task import Task
+from pipeline.training_settings import FinetuneLMSettings, Phase, TrainClassifierSettings
 
 FP32 = Device(torch.device("cpu"), "fp32", "fp32")
 FLAT = Phase(name="all", lr=1e-2)

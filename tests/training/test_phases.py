@@ -12,11 +12,11 @@ from pipeline.errors import UsageError
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
 from pipeline.progress import Reporter
-from pipeline.settings import Phase
 from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.metrics import bits_per_character, perplexity
 from pipeline.training.phases import PhaseLog, seed_weights
 from pipeline.training.resume import BestEpoch
+from pipeline.training_settings import Phase
 
 
 def test_the_first_phase_moves_only_the_last_group(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from fastai.text.learner import TextLearner
 from pipeline.errors import UsageError
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
-from pipeline.settings import FinetuneLMSettings, RunSettings
+from pipeline.settings import RunSettings
 from pipeline.training.device import Device, cpu_has_bf16, resolve_device
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.precision import MixedPrecision
+from pipeline.training_settings import FinetuneLMSettings
 
 ARCHITECTURE = Architecture(vocabulary_size=32, emb_sz=16, n_hid=24, n_layers=2)
 

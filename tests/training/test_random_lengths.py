@@ -15,9 +15,9 @@ from tiny_training import LM, StopAt, same, train
 
 from pipeline import stopping
 from pipeline.errors import Stopped
-from pipeline.settings import Phase
 from pipeline.training.loaders import LanguageModelLoader, random_step_starts
 from pipeline.training.schedules import Schedule
+from pipeline.training_settings import Phase
 
 RANDOM_LM = LM.model_copy(update={"random_seq_len": True})
 

@@ -12,8 +12,8 @@ from tiny_training import CLASSIFIER, LM, LM_STEPS, LM_VALID, StopAt, same, trai
 from pipeline import stopping
 from pipeline.errors import OutOfMemoryError, Stopped
 from pipeline.machine import limit_behind
-from pipeline.settings import TrainingSettings
 from pipeline.training.state import read_plain, read_state
+from pipeline.training_settings import TrainingSettings
 
 EPOCH = LM_STEPS + LM_VALID
 PRECISIONS = ("fp32", "bf16", "fp16")

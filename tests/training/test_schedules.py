@@ -14,8 +14,8 @@ from tiny_training import CLASSIFIER, LM, LM_STEPS, StopAt, same, train
 
 from pipeline import stopping
 from pipeline.errors import Stopped
-from pipeline.settings import Phase, TrainingSettings
 from pipeline.training.schedules import hyper_schedules, slanted_triangular
+from pipeline.training_settings import Phase, TrainingSettings
 
 MOMS = (0.8, 0.7, 0.8)
 SCHEDULES = ("one-cycle", "flat-cosine", "slanted-triangular")

@@ -20,13 +20,13 @@ from pipeline.model.awd_lstm import build_classifier, build_language_model
 from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.weights import load_classifier, load_language_model, save_classifier, save_language_model
 from pipeline.progress import Reporter
-from pipeline.settings import FinetuneLMSettings, Phase, TrainClassifierSettings, TrainingSettings
 from pipeline.training.device import Device
 from pipeline.training.history import Record
 from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss
 from pipeline.training.phases import Trained, seed_weights, train_phases
 from pipeline.training.task import Task
+from pipeline.training_settings import FinetuneLMSettings, Phase, TrainClassifierSettings, TrainingSettings
 
 FINGERPRINT = "f" * 64
 LM = FinetuneLMSettings(
