@@ -25,6 +25,7 @@ from pipeline.commands import (
     pack,
     predict,
     push,
+    results,
     serve,
     tokens,
 )
@@ -203,6 +204,7 @@ def show_status(  # noqa: PLR0917
 
 
 app.command("report")(reporting.command)
+app.command("results")(results.command)
 app.command("predict")(predict.command)
 app.command("explain")(explain.command)
 app.command("generate")(generate.command)

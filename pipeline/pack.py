@@ -1,8 +1,8 @@
 """The command `pack`: a copy of a sealed language model or classifier that is small enough to be given away.
 
 Its weights are stored in fewer bits (`model.stored_tensors`), everything else is the same: what a packed model is used
-for, fine-tuned or evaluated as, is what any other is. It names no machine and no folder of one. torch is imported only
-when there is something to write.
+for, fine-tuned or evaluated as, is what any other is. It names no machine and no folder of one, and neither does the
+copy of an evaluation, which is stored as it is. torch is imported only when there is something to write.
 """
 
 import shutil
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 STAGE = "pack"
 """What the manifest names as the maker."""
 CODE_VERSION = 1
-SLOTS = ("lm", "classifier")
+SLOTS = ("lm", "classifier", "evaluation")
 LEFT_OUT = ("history.csv", "history.jsonl", "curve.csv")
 """Files that tell how training went; the manifest has its result."""
 _FOLDER_PARTS = 3
@@ -32,14 +32,14 @@ _FOLDER_PARTS = 3
 def pack(model: Path, output: Path, storage: "Storage", reporter: Reporter, *, force: bool = False) -> Artifact:
     """Write the sealed `model` into the folder `output` under its own name, or find it there unchanged.
 
-    Raises InputError if it is no sealed language model or classifier, or packed already, and for another artifact in
-    its place without `force`; UsageError if that would be the model itself; LockedError and StorageError as the
-    stages do.
+    Raises InputError if it is no sealed language model, classifier or evaluation, or packed already, and for another
+    artifact in its place without `force`; UsageError if that would be the model itself; LockedError and StorageError
+    as the stages do.
     """
     manifest = read_manifest(model)
     if manifest is None or manifest.slot not in SLOTS:
         what = f"holds {manifest.slot}" if manifest else "is not there"
-        raise InputError(f"{model} {what}.", "Name a sealed language model or classifier, as models/RUN/lm-fwd.")
+        raise InputError(f"{model} {what}.", "Name a sealed model or evaluation, as models/RUN/lm-fwd.")
     whole = open_artifact(model, manifest.slot)
     if STAGE in manifest.settings:
         raise InputError(f"{model} is packed already.", "Name the model it was packed from.")
@@ -83,7 +83,9 @@ def _write(whole: Artifact, work: Path, storage: "Storage") -> StageOutcome:
         else:
             shutil.copyfile(whole.path / name, work / name)
     manifest = whole.manifest
-    metrics: dict[str, Any] = {**manifest.metrics, "storage": storage}
+    metrics: dict[str, Any] = manifest.metrics
+    if manifest.slot != "evaluation":
+        metrics = {**metrics, "storage": storage}
     return StageOutcome(metrics, manifest.identity, manifest.device, manifest.precision)
 
 

@@ -9,7 +9,7 @@ DEFAULT_MODEL = "reviews-small"
 """What is used where no model is named."""
 
 _PACKAGE = Path(__file__).resolve().parent
-_HOMES = (_PACKAGE / "pretrained", _PACKAGE.parent / "models" / "pretrained")
+_HOMES = (_PACKAGE / "pretrained_models", _PACKAGE.parent / "models" / "pretrained")
 
 
 def shipped_models() -> dict[str, Path]:

@@ -24,9 +24,9 @@ from pipeline.training_settings import FinetuneLMSettings
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "predict", "explain", "generate", "embed",
-    "neighbours", "tokens", "serve", "import-fastai", "find-lr", "export", "push", "import-huggingface", "pack",
-    "compare", "benchmark", "recipes",
+    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "results", "predict", "explain", "generate",
+    "embed", "neighbours", "tokens", "serve", "import-fastai", "find-lr", "export", "push", "import-huggingface",
+    "pack", "compare", "benchmark", "recipes",
 )
 RECIPE = """
 description = "for tests"

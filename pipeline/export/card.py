@@ -1,7 +1,7 @@
 """The model card of an exported folder: its metadata and its text, every figure out of a sealed manifest."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,30 @@ def find_evaluation(classifier: Artifact, folder: Path | None) -> Artifact | Non
     return open_artifact(beside, "evaluation")
 
 
-def model_card(model: Artifact, evaluation: Artifact | None, request: CardRequest, home: Path) -> ModelCard:
-    """The card of a classifier or language model; what it was made of is looked up below `home`."""
+def write_packed_card(folder: Path, packed_from: Sequence[Path], request: CardRequest, home: Path) -> None:
+    """Write README.md of a folder of packed models: the card of its classifier, else of its language model.
+
+    Results are those of an evaluation of that classifier among `packed_from`. Raises InputError if there is no model.
+    """
+    found = [path.parent for slot in _WHAT for path in sorted(folder.glob(f"{slot}-*/manifest.json"))]
+    if not found:
+        raise InputError(f"{folder} has no packed model.", "Name models to pack before the evaluation.")
+    models = [open_artifact(path, path.name.rpartition("-")[0]) for path in found]
+    evaluation = None
+    for path in packed_from:
+        manifest = read_manifest(path)
+        if manifest is not None and manifest.slot == "evaluation":
+            evaluation = find_evaluation(models[0], path)
+    model_card(models[0], evaluation, request, home, packed=models).save(folder / "README.md")
+
+
+def model_card(
+    model: Artifact, evaluation: Artifact | None, request: CardRequest, home: Path, packed: Sequence[Artifact] = ()
+) -> ModelCard:
+    """The card of a classifier or language model; what it was made of is looked up below `home`.
+
+    `packed` are all models of a folder that is not the Hub's: the card then says how those are used.
+    """
     chain = chain_to(evaluation or model, home)
     sources = Sources({f"{role}/manifest.json": text for role, text in manifests(chain).items()} | _metrics(evaluation))
     about = _About(model, sources)
@@ -88,6 +110,12 @@ def model_card(model: Artifact, evaluation: Artifact | None, request: CardReques
                 [link.manifest.stage, link.manifest.created[:10]] if link.manifest else ["not at hand", ""]
             )]
             for link in chain
+        ],
+        packed=[
+            {"folder": artifact.path.name, "storage": artifact.manifest.metrics["storage"],
+             "files": {name: record.sha256 for name, record in artifact.manifest.files.items()
+                       if name.endswith(".safetensors")}}
+            for artifact in packed
         ],
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")

@@ -2,7 +2,7 @@
 
 The weights lie in one file, model.safetensors, the tensors of NAME.safetensors called NAME.*; all other files of the
 artifact lie beside it as they are, its manifest among them, so that `import-huggingface` restores the artifact itself.
-config.json and README.md are for the Hub and its readers. numpy reads the weights; torch is not imported.
+config.json and README.md are for the Hub and its readers. torch reads the weights: numpy has no bfloat16 of its own.
 """
 
 import json
@@ -10,9 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from pipeline import __version__
 from pipeline.artifact import MANIFEST, Artifact
@@ -34,7 +33,7 @@ def export_huggingface(
     Raises InputError for what is in the way, StorageError.
     """
     with placed(output, force=force, alone=True, last=README) as work:
-        tensors: dict[str, NDArray[np.float32]] = {}
+        tensors: dict[str, Tensor] = {}
         for name in model.manifest.files:
             if name.endswith(WEIGHTS_SUFFIX):
                 part = name.removesuffix(WEIGHTS_SUFFIX)

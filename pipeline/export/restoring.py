@@ -7,10 +7,9 @@ manifest from elsewhere is not trusted: a name cannot lead out of the folder, an
 import shutil
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from pipeline import artifact as artifacts
 from pipeline import making
@@ -102,11 +101,11 @@ def _unpack(folder: Path, manifest: Manifest, work: Path) -> None:
             )
 
 
-def _split(path: Path, names: set[str]) -> dict[str, dict[str, NDArray[np.float32]]]:
+def _split(path: Path, names: set[str]) -> dict[str, dict[str, Tensor]]:
     """The tensors of each file of weights."""
     if not names <= _WEIGHTS:
         raise InputError(f"{path.parent / MANIFEST} names weights of no model: {min(names - _WEIGHTS)}.", _MEND)
-    parts: dict[str, dict[str, NDArray[np.float32]]] = {name: {} for name in sorted(names)}
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in sorted(names)}
     try:
         found = load_file(path)
     except (SafetensorError, OSError) as error:

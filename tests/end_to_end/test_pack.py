@@ -67,7 +67,7 @@ def test_the_same_again_changes_nothing_and_other_storage_needs_force(home: Path
     said = call("pack", str(home / "packed/lm-fwd"), "--output", str(home / "again"), exit_code=3).stderr
     assert "is packed already. Name the model it was packed from." in said
     said = call("pack", str(home / "data/smoke/ids"), "--output", str(home / "again"), exit_code=3).stderr
-    assert "holds ids. Name a sealed language model or classifier" in said
+    assert "holds ids. Name a sealed model or evaluation" in said
     said = call("pack", str(home / "models/smoke/lm-fwd"), "--output", str(home / "models/smoke"), exit_code=2).stderr
     assert "is the model itself. Choose another --output." in said
 
@@ -79,6 +79,7 @@ def test_packed_models_are_evaluated_and_fine_tuned_like_others(home: Path) -> N
     )
     protocol = json.loads((home / "models/smoke/evaluation/metrics.json").read_text(encoding="utf-8"))["protocol"]
     assert protocol["classifier_trained_on_this_split"] is True
+    card_of_the_evaluated(home)
     said = call(
         "run", "--recipe", "smoke", "--run", "more", "--source", str(home / "reviews.csv"), "--home", str(home),
         "--set", "prepare_corpus.split_column=split", "--set", "tokenize_corpus.workers=1", "--until", "finetune_lm",
@@ -88,6 +89,26 @@ def test_packed_models_are_evaluated_and_fine_tuned_like_others(home: Path) -> N
     assert manifest(home / "models/more/lm-fwd")["files"]["encoder.safetensors"]["size_bytes"] == manifest(
         home / "models/smoke/lm-fwd"
     )["files"]["encoder.safetensors"]["size_bytes"]
+
+
+def card_of_the_evaluated(home: Path) -> None:
+    """The evaluation packed beside the classifier that it is of, and the card with its results and all checksums."""
+    evaluation = home / "models/smoke/evaluation"
+    call("pack", str(evaluation), "--output", str(home / "packed"), "--card", "--license", "mit", "--home", str(home))
+    before, after = manifest(evaluation), manifest(home / "packed/evaluation")
+    assert (after["files"], after["metrics"]) == (before["files"], before["metrics"])
+    assert str(home) not in json.dumps(after)
+    card = (home / "packed/README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n")
+    assert "license: mit" in card
+    assert f"**Accuracy {100 * before['metrics']['accuracy']:.2f} %**" in card
+    assert "not at hand" not in card
+    assert str(home) not in card
+    for name in ("lm-fwd", "classifier-fwd"):
+        for file, record in manifest(home / "packed" / name)["files"].items():
+            assert (f"| {name}/{file} | int8 | `{record['sha256']}` |" in card) == file.endswith(".safetensors")
+    refused = call("pack", str(evaluation), "--output", str(home / "alone"), "--card", exit_code=3)
+    assert "has no packed model" in refused.stderr
 
 
 @pytest.mark.parametrize("storage", ["float32", "bf16"])

@@ -1,0 +1,140 @@
+"""Evaluated runs side by side: their figures, what they had to beat, and what each of their stages took."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Artifact, Manifest, read_manifest
+from pipeline.errors import InputError, UsageError
+from pipeline.pretrained import shipped_models
+from pipeline.progress import format_duration
+from pipeline.report.chain import START, Link, chain_to
+from pipeline.report.summary import aligned, interval, notes, percent, with_protocol
+
+SLOTS = ("evaluation", "ensemble")
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What making one artifact took."""
+
+    role: str
+    wall_s: float
+    peak_memory_mb: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One sealed evaluation or ensemble."""
+
+    run: str
+    slot: str
+    corpus: str
+    """Hash of the documents that were split."""
+    how: str
+    """What the classifier started from, or that it is an ensemble."""
+    metrics: dict[str, Any]
+    """Of the evaluation's manifest."""
+    language_model: dict[str, Any] | None
+    """Metrics of the language model's manifest; None for an ensemble, or if it is not at hand."""
+    classifier: dict[str, Any] | None
+    """Metrics of the classifier's manifest; None likewise."""
+    stages: list[StageCost]
+    """Of the run itself, or of all members, in the order of the line; not of a language model it started from."""
+    created: str
+
+    @property
+    def wall_s(self) -> float:
+        """Time of all stages."""
+        return sum(stage.wall_s for stage in self.stages)
+
+
+def read_results(names: Sequence[str], home: Path) -> list[Result]:
+    """What was evaluated under each of `names`: runs below `home`, or folders of evaluations and ensembles.
+
+    Raises InputError if there is nothing or it is damaged, UsageError if the runs have no corpus in common.
+    """
+    results = [result for name in names for result in _read(name, home)]
+    for other in results[1:]:
+        if other.corpus != results[0].corpus:
+            raise UsageError(
+                f"{results[0].run} and {other.run} were evaluated on different documents.",
+                "Name runs of one corpus: their accuracies cannot be compared.",
+            )
+    return results
+
+
+def table(results: Sequence[Result]) -> str:
+    """Majority class, baseline and every result, in aligned columns."""
+    first = results[0].metrics
+    rows = [["Test split", "", "accuracy", "95 % interval", "time"]]
+    rows.append(["majority class", "", percent(first["majority_accuracy"]), "", ""])
+    baselines = {result.metrics["baseline"]["name"]: result.metrics["baseline"] for result in results
+                 if "baseline" in result.metrics}
+    rows += [[name, "", percent(found["accuracy"]), interval(found), ""] for name, found in baselines.items()]
+    rows += [
+        [with_protocol(result.run, result.metrics), result.how, percent(result.metrics["accuracy"]),
+         interval(result.metrics), format_duration(result.wall_s)]
+        for result in results
+    ]
+    said = dict.fromkeys(note for result in results for note in notes(result.metrics))
+    return "\n".join([*aligned(rows, left=2), f"{first['test_documents']:,} test documents", *said])
+
+
+def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The results as one list for scripts."""
+    return [asdict(result) for result in results]
+
+
+def _read(name: str, home: Path) -> list[Result]:
+    folder = Path(name)
+    manifest = read_manifest(folder) if (folder / "manifest.json").exists() else None
+    if manifest is not None and manifest.slot in SLOTS:
+        return [_result(folder.resolve().parent.name, Artifact(folder, manifest), home)]
+    found = []
+    for slot in SLOTS:
+        folder = home / "models" / name / slot
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            found.append(_result(name, Artifact(folder, manifest), home))
+    if not found:
+        raise InputError(
+            f"{name} is no run in {home / 'models'} that was evaluated, and no folder of an evaluation.",
+            f"Make it first: python -m pipeline run --run {name}",
+        )
+    return found
+
+
+def _result(name: str, artifact: Artifact, home: Path) -> Result:
+    manifest = artifact.manifest
+    links = chain_to(artifact, home)
+    chain = {} if manifest.slot == "ensemble" else {link.role: link for link in links}
+    costs = [
+        StageCost(link.role, link.manifest.wall_s, link.manifest.peak_memory_mb) for link in links
+        if link.manifest is not None and not link.role.startswith(START)
+    ]
+    return Result(
+        name, manifest.slot, manifest.identity["corpus"], _how(manifest, chain), manifest.metrics,
+        _metrics(chain, "lm"), _metrics(chain, "classifier"), costs, manifest.created,
+    )
+
+
+def _metrics(chain: dict[str, Link], role: str) -> dict[str, Any] | None:
+    manifest = chain[role].manifest if role in chain else None
+    return None if manifest is None else manifest.metrics
+
+
+def _how(manifest: Manifest, chain: dict[str, Link]) -> str:
+    if manifest.slot == "ensemble":
+        return f"ensemble of {len(manifest.inputs)}"
+    classifier, lm = (chain[role].manifest if role in chain else None for role in ("classifier", "lm"))
+    if classifier is not None and classifier.metrics.get("encoder") == "random":
+        return "no language model"
+    if lm is None:
+        return "language model not at hand"
+    if START not in lm.inputs:
+        return "language model from scratch"
+    start = chain[START].path.resolve()
+    shipped = next((name for name, folder in shipped_models().items() if start.is_relative_to(folder)), None)
+    return f"fine-tuned from {shipped or Path(lm.inputs[START].path).as_posix()}"
