@@ -27,6 +27,7 @@ from pipeline.commands import (
     push,
     results,
     serve,
+    submit,
     tokens,
 )
 from pipeline.commands.group import Commands, StageCommand
@@ -35,6 +36,7 @@ from pipeline.options import (
     DryRunOption,
     ForceOption,
     HomeOption,
+    OfflineOption,
     ProtocolOption,
     RecipeOption,
     RunOption,
@@ -45,6 +47,7 @@ from pipeline.options import (
 )
 from pipeline.progress import Reporter, printable
 from pipeline.recipe import load_recipe, shipped_recipes
+from pipeline.runs import PREPARE
 from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage, run_stages, select
 
 PROGRAM = "python -m pipeline"
@@ -72,6 +75,7 @@ def run(  # noqa: PLR0917
     protocol: ProtocolOption = None,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
+    offline: OfflineOption = False,
     stop_after: StopAfterOption = None,
     home: HomeOption = Path(),
 ) -> None:
@@ -82,7 +86,45 @@ def run(  # noqa: PLR0917
     """
     request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
     stages = select(first, last)
-    _carry_out(runs.resolve(request), stages if last else (*stages, ENSEMBLE), force, dry_run, stop_after)
+    plan = runs.resolve(request.offline() if offline else request)
+    _carry_out(plan, stages if last else (*stages, ENSEMBLE), force, dry_run, stop_after)
+
+
+@app.command(PREPARE.name, cls=StageCommand, short_help=PREPARE.summary,
+             help=f"{PREPARE.summary} Reads: outside data. Writes: corpus.")
+def prepare_corpus(  # noqa: PLR0917
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    source: SourceOption = None,
+    variant: VariantOption = None,
+    protocol: ProtocolOption = None,
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+    download_only: Annotated[
+        bool, typer.Option("--download-only", help="Fetch and check the outside data, make nothing: for a login node, "
+                           "before jobs without network.")
+    ] = False,
+    offline: OfflineOption = False,
+    stop_after: StopAfterOption = None,
+    home: HomeOption = Path(),
+) -> None:
+    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
+    if download_only and offline:
+        raise UsageError("--download-only and --offline exclude each other.", "Leave out one of the two.")
+    plan = runs.resolve(request.offline() if offline else request)
+    if download_only:
+        _download(plan)
+    else:
+        _carry_out(plan, (PREPARE,), force, dry_run, stop_after)
+
+
+def _download(plan: runs.Plan) -> None:
+    from pipeline.corpus.source import locate
+
+    for one_run, _ in plan.steps((PREPARE,)):
+        found = locate(one_run.recipe.prepare_corpus, None, one_run.home, Reporter())
+        print(found.path or f"{one_run.recipe.prepare_corpus.kind} is generated: nothing to fetch")
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:
@@ -104,7 +146,7 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
     return command
 
 
-for _stage in STAGES:
+for _stage in STAGES[1:]:
     _reads = ", ".join((*_stage.reads, *(f"{slot} if given" for slot in _stage.may_read)))
     app.command(_stage.name, cls=StageCommand, short_help=_stage.summary,
                 help=f"{_stage.summary} Reads: {_reads or 'outside data'}. Writes: {_stage.writes}.")(
@@ -186,8 +228,8 @@ def show_status(  # noqa: PLR0917
     as_json: Annotated[
         bool,
         typer.Option("--json", help='One object {"run", "stages": [{"stage", "state", "why", "fingerprint", "metrics", '
-                     '"next"}]}. Without --variant, the stages of all variants are in one list, named STAGE[VARIANT]; '
-                     "a shared prepare_corpus comes once."),
+                     '"next", "job"}]}. Without --variant, the stages of all variants are in one list, named '
+                     "STAGE[VARIANT]; a shared prepare_corpus comes once."),
     ] = False,
     home: HomeOption = Path(),
 ) -> None:
@@ -203,6 +245,7 @@ def show_status(  # noqa: PLR0917
     status.print_table(plan, found, sys.stdout)
 
 
+app.command("submit")(submit.command)
 app.command("report")(reporting.command)
 app.command("results")(results.command)
 app.command("predict")(predict.command)

@@ -22,8 +22,10 @@ class _DownloadError(Exception):
     """Why one home could not give its file."""
 
 
-def fetch(homes: Sequence[PublishedFile], folder: Path, reporter: Reporter) -> tuple[Path, str]:
-    """Path and address of the first of `homes` that lies in `folder` or can be downloaded into it.
+def fetch(
+    homes: Sequence[PublishedFile], folder: Path, reporter: Reporter, *, offline: bool = False
+) -> tuple[Path, str]:
+    """Path and address of the first of `homes` that lies in `folder` or, unless `offline`, can be downloaded into it.
 
     An interrupted download goes on from its .part file, also in a later run. Raises InputError with what to do where
     there is no network, or if what came is not what was published.
@@ -34,6 +36,8 @@ def fetch(homes: Sequence[PublishedFile], folder: Path, reporter: Reporter) -> t
             target = folder / home.name
             if target.exists() and not home.mismatch(target):
                 return target, home.url
+        if offline:
+            raise missing_offline(folder / homes[0].name, homes[0].url)
         reasons = []
         for home in homes:
             try:
@@ -44,6 +48,15 @@ def fetch(homes: Sequence[PublishedFile], folder: Path, reporter: Reporter) -> t
     raise InputError(
         f"{homes[0].name} could not be downloaded ({'; '.join(reasons)}).",
         f"Fetch {homes[0].url} on a machine with network, copy it here and give --source PATH.",
+    )
+
+
+def missing_offline(target: Path, what: str) -> InputError:
+    """The error for a file that is not at `target` and may not be fetched."""
+    return InputError(
+        f"{target} is not there, or not the published file, and offline nothing is fetched.",
+        "Where there is network, give prepare_corpus with --download-only instead of --offline; or fetch "
+        f"{what} and give --source PATH.",
     )
 
 

@@ -37,6 +37,10 @@ HomeOption = Annotated[
     Path, typer.Option("--home", metavar="DIR", help="Folder that holds data/ and models/. Default: the current one.",
                        show_default=False),
 ]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Fetch nothing; short for --set prepare_corpus.offline=true. "
+                       "`prepare_corpus --download-only` fetches before.")
+]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Replace artifacts that were made with other settings or are damaged.")
 ]

@@ -23,6 +23,7 @@ from pipeline.settings import (
     PublishedSettings,
     RunSettings,
     Section,
+    SlurmSettings,
     TokenizeCorpusSettings,
     setting,
 )
@@ -45,6 +46,7 @@ class Recipe(Section):
     evaluate_classifier: EvaluateClassifierSettings = EvaluateClassifierSettings()
     evaluate_ensemble: EvaluateEnsembleSettings = EvaluateEnsembleSettings()
     published: PublishedSettings = PublishedSettings()
+    slurm: SlurmSettings = SlurmSettings()
     variants: dict[str, dict[str, Any]] = setting({}, "Named overrides; each is run as <run>-<variant>.")
 
 

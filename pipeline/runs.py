@@ -40,6 +40,10 @@ class Request:
     home: Path = Path()
     protocol: Protocol | None = None
 
+    def offline(self) -> "Request":
+        """The same request that fetches nothing."""
+        return replace(self, overrides=(*self.overrides, f"{PREPARE.name}.offline=true"))
+
     @property
     def published(self) -> bool:
         """True for the published protocol, whose runs have a suffix of their own."""

@@ -88,6 +88,9 @@ class PrepareCorpusSettings(Section):
         None, "Local file or folder to read instead of downloading; its content, not its path, is what counts.",
         affects_output=False,
     )
+    offline: bool = setting(
+        False, "Fetch nothing: what would be downloaded has to be here already.", affects_output=False
+    )
     sha256: str | None = setting(
         None, "Expected SHA-256 of the source file; anything else is refused.", pattern=r"^[0-9a-f]{64}$"
     )
@@ -172,3 +175,49 @@ class PublishedSettings(Section):
         if self.accuracy is not None and not self.source:
             raise ValueError("accuracy is given without its source")
         return self
+
+
+JOB_KINDS = ("cpu", "gpu")
+
+
+class JobSettings(Section):
+    """What a batch job asks for; what is left out is the cluster's default."""
+
+    partition: str | None = setting(None, "Partition (sbatch --partition).", affects_output=False)
+    account: str | None = setting(None, "Account that is charged (sbatch --account).", affects_output=False)
+    time: str | None = setting(
+        None, "Longest time, as MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS; a stage that is stopped by it goes on in "
+        "the next turn.", affects_output=False, pattern=r"^[0-9]+(-[0-9]+)?(:[0-9]{2}){0,2}$",
+    )
+    cpus: Count | None = setting(None, "Processors (sbatch --cpus-per-task).", affects_output=False)
+    memory: str | None = setting(None, "Memory, such as 16G (sbatch --mem).", affects_output=False,
+                                 pattern=r"^[0-9]+[KMGT]?$")
+    gpus: int | None = setting(None, "GPUs of the node (sbatch --gres=gpu:N).", affects_output=False, ge=1)
+    options: tuple[str, ...] = setting((), "More options of sbatch, each as on its command line.", affects_output=False)
+
+
+class SlurmSettings(Section):
+    """How `submit` makes batch jobs of the stages; none of it shapes an artifact."""
+
+    setup: tuple[str, ...] = setting(
+        (), "Shell lines before each stage, such as \"module load cuda\" or \"source .venv/bin/activate\"; with them "
+        "the jobs call the python that they find.", affects_output=False,
+    )
+    warn_s: int = setting(
+        300, "Seconds before the end of its time at which a stage is asked to save and stop.", affects_output=False,
+        ge=10,
+    )
+    restarts: int = setting(
+        20, "How often a stopped stage is put into the queue again, at most.", affects_output=False, ge=0
+    )
+    jobs: dict[str, JobSettings] = setting(
+        {}, "What is asked for: [slurm.jobs.cpu] for stages that train nothing, [slurm.jobs.gpu] for those that train "
+        "or predict, [slurm.jobs.STAGE] for one stage, over these.", affects_output=False,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _both_kinds(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            values = {**values, "jobs": {**{kind: {} for kind in JOB_KINDS}, **values.get("jobs", {})}}
+        return values

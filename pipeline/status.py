@@ -12,6 +12,7 @@ from pipeline.protocol import protocol_of
 from pipeline.report.summary import ensemble_table, notes, result_table
 from pipeline.runs import Plan, needed, needs_force
 from pipeline.settings import PublishedSettings
+from pipeline.slurm.queue import jobs_of_runs
 from pipeline.stage import ENSEMBLE, STAGES, Run, Stage
 from pipeline.standing import StageStatus, status
 
@@ -39,6 +40,8 @@ class Row:
     needed: bool
     next: str | None
     """The command to go on with; None if there is nothing to do."""
+    job: str | None = None
+    """Id and state of the batch job that was last handed in for it; None if there was none."""
 
     @property
     def why(self) -> str:
@@ -67,7 +70,8 @@ def rows(plan: Plan) -> list[Row]:
         stage = _below_stale_corpus(stage) if shared_stale else stage
         row = Row(plan.ensemble, ENSEMBLE.name, stage, True, None)
         found.append(row if stage.state == "sealed" else replace(row, next=next_command(plan, [*found, row])))
-    return found
+    jobs = jobs_of_runs(plan.command_line.home)
+    return [replace(row, job=jobs.get((row.run.name, row.stage.stage.name))) for row in found]
 
 
 def _below_stale_corpus(stage: StageStatus) -> StageStatus:
@@ -104,7 +108,7 @@ def next_command(plan: Plan, found: Sequence[Row]) -> str | None:
 
 
 def to_json(plan: Plan, found: Sequence[Row]) -> str:
-    """`{"run", "stages": [{"stage", "state", "why", "fingerprint", "metrics", "next"}]}` as text."""
+    """`{"run", "stages": [{"stage", "state", "why", "fingerprint", "metrics", "next", "job"}]}` as text."""
     stages = [
         {
             "stage": row.label,
@@ -113,6 +117,7 @@ def to_json(plan: Plan, found: Sequence[Row]) -> str:
             "fingerprint": row.stage.fingerprint,
             "metrics": row.stage.manifest.metrics if row.stage.manifest and row.stage.state == "sealed" else None,
             "next": row.next,
+            "job": row.job,
         }
         for row in found
     ]
@@ -122,8 +127,11 @@ def to_json(plan: Plan, found: Sequence[Row]) -> str:
 
 def print_table(plan: Plan, found: Sequence[Row], stream: TextIO) -> None:
     """A table for people: coloured on a terminal, plain aligned text elsewhere; then the command to go on with."""
-    cells = [(row.label, row.stage.state, row.why, _headline(row), _age(row.stage.manifest)) for row in found]
-    header = ("stage", "state", "why", "metrics", "age")
+    header = ["stage", "state", "why", "metrics", "age"]
+    cells = [[row.label, row.stage.state, row.why, _headline(row), _age(row.stage.manifest)] for row in found]
+    if any(row.job for row in found):
+        header.append("job")
+        cells = [[*line, row.job or ""] for line, row in zip(cells, found, strict=True)]
     if stream.isatty():
         _print_rich(header, cells, stream)
     else:

@@ -24,7 +24,7 @@ from pipeline.training_settings import FinetuneLMSettings
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "report", "results", "predict", "explain", "generate",
+    "run", *STAGE_NAMES, "evaluate_ensemble", "status", "submit", "report", "results", "predict", "explain", "generate",
     "embed", "neighbours", "tokens", "serve", "import-fastai", "find-lr", "export", "push", "import-huggingface",
     "pack", "compare", "benchmark", "recipes",
 )

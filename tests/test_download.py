@@ -67,6 +67,14 @@ def test_second_home(server: Server, tmp_path: Path, said: io.StringIO) -> None:
     assert "404" in said.getvalue()
 
 
+def test_offline_uses_what_is_there_and_fetches_nothing(server: Server, tmp_path: Path, said: io.StringIO) -> None:
+    with pytest.raises(InputError, match=rf"{NAME} is not there, .*offline nothing is fetched\. .*--download-only"):
+        download.fetch([server.file(NAME)], tmp_path, Reporter(said), offline=True)
+    assert server.asked == []
+    fetched = download.fetch([server.file(NAME)], tmp_path, Reporter(said))
+    assert download.fetch([server.file(NAME)], tmp_path, Reporter(said), offline=True) == fetched
+
+
 def test_no_network(tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "PAUSE_S", 0.01)
     file = PublishedFile("http://127.0.0.1:9/imdb.tgz", WholeSum("0" * 32))

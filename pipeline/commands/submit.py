@@ -1,0 +1,86 @@
+"""The `submit` command: its options, and what was handed in."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import runs
+from pipeline.errors import UsageError
+from pipeline.options import (
+    HomeOption,
+    OfflineOption,
+    ProtocolOption,
+    RecipeOption,
+    RunOption,
+    SetOption,
+    SourceOption,
+    VariantOption,
+)
+from pipeline.stage import ENSEMBLE, STAGE_NAMES, select
+
+
+def command(  # noqa: PLR0917
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help=f"First stage: {', '.join(STAGE_NAMES)}.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage.")] = None,
+    overrides: SetOption = None,
+    source: SourceOption = None,
+    variant: VariantOption = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="N,...", help="A run of each seed, called RUN-seedN; their stages "
+                                 "are job arrays, as those of variants are.")
+    ] = None,
+    protocol: ProtocolOption = None,
+    offline: OfflineOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the files, hand nothing in. chain.sh among them runs the same "
+                           "stages without Slurm.")
+    ] = False,
+    home: HomeOption = Path(),
+) -> None:
+    """Make a batch job of every stage and hand them to Slurm, each after the ones it needs.
+
+    The files, the job ids and the logs are kept in data/RUN/slurm; what jobs ask for is in [slurm] of the recipe.
+    `status` shows the jobs beside the stages.
+    """
+    from pipeline.slurm import files, queue
+    from pipeline.slurm.jobs import plan_jobs
+
+    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
+    plan = runs.resolve(request.offline() if offline else request)
+    plans = [plan] if seeds is None else [_with_seed(plan, seed) for seed in _numbers(seeds)]
+    stages = select(first, last)
+    jobs = plan_jobs(plans, stages if last else (*stages, ENSEMBLE))
+    folder = home / "data" / plan.name / files.FOLDER
+    words = ["submit", *(["--from", first] if first else []), *(["--until", last] if last else [])]
+    command_line = plan.command_line.command(*words, *(["--seeds", seeds] if seeds else []))
+    files.write_files(folder, jobs, command_line)
+    for one in plans:
+        runs.remember(one)
+    ids = {} if dry_run else queue.submit(folder, jobs)
+    for job in jobs:
+        elements = f", {len(job.runs)} elements" if len(job.runs) > 1 else ""
+        print(f"{ids.get(job.name, 'not handed in')}  {files.file_of(folder, job)}{elements}")
+    if dry_run:
+        print(f"without Slurm: bash {folder / files.CHAIN}")
+
+
+def _with_seed(plan: runs.Plan, seed: int) -> runs.Plan:
+    overrides = tuple(o for o in plan.request.overrides if not o.startswith("run.seed="))
+    request = replace(plan.request, run=f"{plan.name}-seed{seed}", overrides=(*overrides, f"run.seed={seed}"))
+    return runs.resolve(request)
+
+
+def _numbers(seeds: str) -> list[int]:
+    try:
+        found = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        found = []
+    if not found or len(set(found)) < len(found) or min(found) < 0:
+        raise UsageError(f"--seeds {seeds!r} are no seeds.", "Write numbers, each once: --seeds 1,2,3.")
+    return found

@@ -1,0 +1,1 @@
+"""Batch jobs: what `submit` writes and hands to Slurm, and where those jobs stand."""

@@ -1,0 +1,69 @@
+"""Which batch jobs a request needs: one per stage, an array where several runs go through it, in their order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import UsageError
+from pipeline.runs import Plan
+from pipeline.settings import JobSettings, SlurmSettings
+from pipeline.stage import ENSEMBLE, STAGES, Run, Stage
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of one run, or of several as the elements of a job array."""
+
+    number: int
+    stage: Stage
+    runs: tuple[Run, ...]
+    settings: JobSettings
+    after: tuple["Job", ...]
+    """What has to be sealed before it."""
+
+    @property
+    def name(self) -> str:
+        """`02-tokenize_corpus`: of its file and its log."""
+        return f"{self.number:02d}-{self.stage.name}"
+
+    @property
+    def dependency(self) -> Literal["afterok", "aftercorr"]:
+        """aftercorr: each element of an array waits for the same element of the one before."""
+        names = [run.name for run in self.runs]
+        alike = len(names) > 1 and [[run.name for run in job.runs] for job in self.after] == [names]
+        return "aftercorr" if alike else "afterok"
+
+
+def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
+    """The jobs of `plans`, which differ in their seed alone, for `stages`; each comes after those it waits for.
+
+    Raises UsageError if the recipe names a job for a stage that there is not.
+    """
+    settings = plans[0].runs[0].recipe.slurm
+    _check_names(settings)
+    steps = [step for plan in plans for step in plan.steps(stages)]
+    shared = {plan.shared.name for plan in plans if plan.shared is not None}
+    found: list[Job] = []
+    before: tuple[Job, ...] = ()
+    for stage in (*STAGES, ENSEMBLE):
+        takers = [run for run, wanted in steps if stage in wanted]
+        groups = [tuple(run for run in takers if (run.name in shared) == alone) for alone in (True, False)]
+        for runs in filter(None, groups):
+            job = Job(len(found) + 1, stage, runs, job_settings(settings, stage), before)
+            found.append(job)
+            before = (job,)
+    return found
+
+
+def job_settings(settings: SlurmSettings, stage: Stage) -> JobSettings:
+    """What a job of `stage` asks for: what its kind does, and over that what the stage does."""
+    kind = "gpu" if "precision" in stage.run_settings else "cpu"
+    given = [settings.jobs[name].model_dump(exclude_unset=True) for name in (kind, stage.name) if name in settings.jobs]
+    return JobSettings.model_validate({key: value for values in given for key, value in values.items()})
+
+
+def _check_names(settings: SlurmSettings) -> None:
+    known = ["cpu", "gpu", *(stage.name for stage in (*STAGES, ENSEMBLE))]
+    unknown = [name for name in settings.jobs if name not in known]
+    if unknown:
+        raise UsageError(f"slurm.jobs.{unknown[0]} is of no stage.", f"Name one of {', '.join(known)}.")

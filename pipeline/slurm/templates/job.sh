@@ -1,0 +1,39 @@
+#!/bin/bash
+# {{ title }}
+# Written by: {{ command }}
+# Also runs without Slurm: bash {{ file }}{{ " INDEX" if runs | length > 1 }}
+#SBATCH --job-name={{ job_name }}
+#SBATCH --output={{ log }}
+#SBATCH --open-mode=append
+#SBATCH --nodes=1 --ntasks=1
+{% for option in options %}
+#SBATCH {{ option }}
+{% endfor %}
+# Before its time is over the stage is asked to save; it then ends with exit code 75.
+#SBATCH --requeue --signal=USR1@{{ warn_s }}
+
+cd {{ folder }} || exit 7
+{% for line in setup %}
+{{ line }}
+{% endfor %}
+{% if runs | length > 1 %}
+case "${SLURM_ARRAY_TASK_ID:-${1:?which of the runs 0 to {{ runs | length - 1 }}}}" in
+{% for run in runs %}
+    {{ loop.index0 }}) stage=({{ run }}) ;;
+{% endfor %}
+    *) echo "no run of this number" >&2; exit 2 ;;
+esac
+{% else %}
+stage=({{ runs[0] }})
+{% endif %}
+
+if [ -z "${SLURM_JOB_ID:-}" ]; then exec "${stage[@]}"; fi
+# srun hands Slurm's signals to the stage itself.
+srun --kill-on-bad-exit=1 "${stage[@]}"
+code=$?
+if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt {{ restarts }} ]; then
+    # Stopped, not failed: the same job comes again and goes on. What waits for it goes on waiting.
+    scontrol requeue "$SLURM_JOB_ID"
+    sleep 60 # until Slurm ends this script
+fi
+exit "$code"

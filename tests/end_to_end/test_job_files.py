@@ -1,0 +1,131 @@
+"""The files of batch jobs: what they ask for, what they call, and that they run without Slurm too."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from command_line import call, manifest, write_reviews
+
+from pipeline.errors import UsageError
+from pipeline.recipe import load_recipe
+from pipeline.runs import Request, resolve
+from pipeline.slurm.files import job_file
+from pipeline.slurm.jobs import Job, job_settings, plan_jobs
+from pipeline.slurm.queue import states
+from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
+
+GPU_STAGES = {"finetune_lm", "train_classifier", "evaluate_classifier"}
+
+
+def jobs_of(recipe: str, *overrides: str) -> list[Job]:
+    return plan_jobs([resolve(Request(recipe=recipe, overrides=overrides))], (*STAGES, ENSEMBLE))
+
+
+def test_every_stage_is_a_job_after_the_one_before_it() -> None:
+    jobs = jobs_of("imdb")
+    assert [job.stage.name for job in jobs] == list(STAGE_NAMES)
+    assert [job.name[:3] for job in jobs] == [f"{i:02d}-" for i in range(1, 7)]
+    assert [[other.name for other in job.after] for job in jobs] == [[], *[[job.name] for job in jobs[:-1]]]
+    assert {job.dependency for job in jobs} == {"afterok"}
+
+
+def test_variants_are_elements_of_arrays_after_one_shared_corpus() -> None:
+    jobs = jobs_of("imdb-ensemble")
+    names = ["imdb-ensemble-fwd", "imdb-ensemble-bwd"]
+    assert [[run.name for run in job.runs] for job in jobs] == [["imdb-ensemble"], *[names] * 5, ["imdb-ensemble"]]
+    assert [job.dependency for job in jobs] == ["afterok", "afterok", *["aftercorr"] * 4, "afterok"]
+    assert jobs[-1].stage is ENSEMBLE
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_stage_asks_for_what_its_kind_does_and_then_its_own(stage: Stage) -> None:
+    recipe = load_recipe("imdb", [
+        "slurm.jobs.cpu.cpus=8", "slurm.jobs.cpu.time=1:00:00", "slurm.jobs.gpu.gpus=1", "slurm.jobs.gpu.time=2-0",
+    ])
+    settings = recipe.slurm.model_copy(update={
+        "jobs": {**recipe.slurm.jobs, "finetune_lm": type(recipe.slurm.jobs["gpu"])(time="3-0")}
+    })
+    found = job_settings(settings, stage)
+    gpu = stage.name in GPU_STAGES
+    assert (found.gpus, found.cpus) == ((1, None) if gpu else (None, 8))
+    long = stage.name == "finetune_lm"
+    assert found.time == ("3-0" if long else "2-0" if gpu else "1:00:00")
+
+
+def test_a_job_of_no_stage_is_refused() -> None:
+    plan = resolve(Request(recipe="imdb"))
+    slurm = plan.runs[0].recipe.slurm
+    wrong = slurm.model_copy(update={"jobs": {**slurm.jobs, "finetune": slurm.jobs["gpu"]}})
+    recipe = plan.runs[0].recipe.model_copy(update={"slurm": wrong})
+    run = type(plan.runs[0])("r", recipe, Path())
+    with pytest.raises(UsageError, match=r"slurm\.jobs\.finetune is of no stage"):
+        plan_jobs([type(plan)("r", plan.request, (run,))], STAGES)
+
+
+def test_a_file_has_the_options_and_the_setup_and_is_bash(tmp_path: Path) -> None:
+    job = jobs_of(
+        "imdb-ensemble", "slurm.jobs.gpu.partition=gpu", "slurm.jobs.gpu.memory=64G", "slurm.jobs.gpu.gpus=2",
+        "slurm.jobs.gpu.options=['--exclusive']", "slurm.setup=['module load cuda']", "slurm.warn_s=120",
+    )[3]
+    text = job_file(tmp_path, job, "python -m pipeline submit --set 'a=\nb'")
+    options = {line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")}
+    assert options >= {
+        "--partition=gpu", "--mem=64G", "--gres=gpu:2", "--exclusive", "--requeue --signal=USR1@120", "--array=0-1",
+        "--open-mode=append",
+    }
+    assert "\nmodule load cuda\n" in text
+    assert "stage=(python -m pipeline finetune_lm --recipe imdb-ensemble --variant bwd" in text
+    assert all(line.startswith("#") for line in text.partition("\ncd ")[0].splitlines())
+    (tmp_path / "job.sh").write_text(text, encoding="utf-8")
+    subprocess.run(["bash", "-n", str(tmp_path / "job.sh")], check=True)
+    refused = subprocess.run(["bash", str(tmp_path / "job.sh"), "2"], capture_output=True, text=True, check=False,
+                             cwd=tmp_path, env={"PATH": "/usr/bin:/bin"})
+    assert (refused.returncode, refused.stderr) != (0, "")
+
+
+def test_without_slurm_the_chain_runs_all_stages_and_goes_on_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_reviews(tmp_path / "reviews.csv", n=120)
+    call(
+        "submit", "--recipe", "smoke", "--source", "reviews.csv", "--set", "prepare_corpus.split_column=split",
+        "--set", "run.device=cpu", "--set", "tokenize_corpus.workers=1", "--dry-run", "--until", "finetune_lm",
+    )
+    folder = tmp_path / "data/smoke/slurm"
+    assert sorted(path.name for path in folder.glob("*.sh")) == [
+        "01-prepare_corpus.sh", "02-tokenize_corpus.sh", "03-numericalize_corpus.sh", "04-finetune_lm.sh", "chain.sh",
+    ]
+    stopping = (folder / "04-finetune_lm.sh").read_text(encoding="utf-8").replace(
+        "stage=(", "test -e stopped || { touch stopped; exit 75; }\nstage=("
+    )
+    (folder / "04-finetune_lm.sh").write_text(stopping, encoding="utf-8")
+    done = subprocess.run(["bash", str(folder / "chain.sh")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "stopped").exists()
+    assert manifest(tmp_path / "models/smoke/lm-fwd")["slot"] == "lm"
+    assert "finetune_lm: sealed" in (folder / "logs/04-finetune_lm.log").read_text(encoding="utf-8")
+    failed = (folder / "02-tokenize_corpus.sh").read_text(encoding="utf-8").replace("stage=(", "exit 4\nstage=(")
+    (folder / "02-tokenize_corpus.sh").write_text(failed, encoding="utf-8")
+    done = subprocess.run(["bash", str(folder / "chain.sh")], capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "numericalize_corpus: nothing changed" not in done.stdout
+
+
+def test_seeds_are_runs_of_their_own(tmp_path: Path) -> None:
+    said = call("submit", "--recipe", "smoke", "--source", "x.csv", "--seeds", "1,2", "--dry-run", "--home",
+                str(tmp_path)).stdout
+    assert said.count(", 2 elements") == 6
+    text = (tmp_path / "data/smoke/slurm/04-finetune_lm.sh").read_text(encoding="utf-8")
+    for seed in (1, 2):
+        assert f"--run smoke-seed{seed} --set run.seed={seed} " in text
+        assert json.loads((tmp_path / f"data/smoke-seed{seed}/run.json").read_text())["set"] == [f"run.seed={seed}"]
+    refused = call("submit", "--recipe", "smoke", "--seeds", "1,1", "--home", str(tmp_path), exit_code=2)
+    assert "are no seeds" in refused.stderr
+
+
+def test_without_slurm_the_command_says_what_to_do_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"There is no squeue on this machine\. .*chain\.sh"):
+        states(["1"])

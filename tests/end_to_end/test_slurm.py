@@ -1,0 +1,174 @@
+"""A real Slurm: whole chains through `submit`, and jobs that are preempted, warned, out of time or requeued."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import write_reviews
+from slurm_cluster import MISSING, Cluster, running_cluster
+
+pytestmark = [
+    pytest.mark.slurm, pytest.mark.skipif(MISSING is not None, reason=str(MISSING)), pytest.mark.timeout(1800),
+]
+
+SETTINGS = (
+    "prepare_corpus.split_column=split", "run.device=cpu", "tokenize_corpus.workers=1",
+    "finetune_lm.checkpoint_steps=5", "train_classifier.checkpoint_steps=5", "finetune_lm.n_hid=64",
+    "evaluate_classifier.baseline=false",
+    "finetune_lm.phases=[{name='a', lr=0.01, epochs=6}]", "train_classifier.phases=[{name='a', lr=0.01, epochs=6}]",
+    "slurm.restarts=50",
+)
+DISTURBANCES = ("preempt", "requeue", "warn", "limit")
+ENDED_WELL = {"COMPLETED"}
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Slurm of one node."""
+    with running_cluster(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Path:
+    """Home of an undisturbed run `whole`, made by the cluster."""
+    home = tmp_path_factory.mktemp("home")
+    write_reviews(home / "reviews.csv")
+    jobs = submit(cluster, home, "whole", "--source", "reviews.csv")
+    assert len(jobs) == 6
+    wait(cluster, home, "whole", jobs)
+    return home
+
+
+def pipeline(cluster: Cluster, home: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words], cwd=home, env={**cluster.environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def submit(cluster: Cluster, home: Path, run: str, *more: str) -> list[str]:
+    """Job ids, in the order of the stages."""
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    pipeline(cluster, home, "submit", "--recipe", "smoke", "--run", run, *settings, *more)
+    return [row["id"] for row in json.loads((home / f"data/{run}/slurm/jobs.json").read_text(encoding="utf-8"))]
+
+
+def sealed(home: Path, run: str, stage: str) -> bool:
+    folders = {"finetune_lm": "lm-fwd", "train_classifier": "classifier-fwd", "evaluate_classifier": "evaluation"}
+    return (home / "models" / run / folders[stage] / "manifest.json").exists()
+
+
+def logs(home: Path, run: str) -> str:
+    folder = home / "data" / run / "slurm/logs"
+    return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-1500:]}" for log in sorted(folder.glob("*.log")))
+
+
+def watched(cluster: Cluster, home: Path, run: str, jobs: list[str], seconds: float = 600) -> Iterator[list[str]]:
+    """The states of the jobs again and again until all ended well; a job that stays ended otherwise fails the test.
+
+    While it is put into the queue again, a job is FAILED for a moment.
+    """
+    deadline, bad_since = time.monotonic() + seconds, None
+    while (states := [cluster.state(job) for job in jobs]) and set(states) != ENDED_WELL:
+        bad = bool(set(states) & (ENDED - ENDED_WELL))
+        bad_since = (bad_since or time.monotonic()) if bad else None
+        assert bad_since is None or time.monotonic() - bad_since < 15, (run, states, logs(home, run))
+        assert time.monotonic() < deadline, (run, states, logs(home, run))
+        yield states
+        time.sleep(0.3)
+
+
+def wait(cluster: Cluster, home: Path, run: str, jobs: list[str]) -> None:
+    for _ in watched(cluster, home, run, jobs):
+        pass
+
+
+def disturb(cluster: Cluster, job: str, how: str) -> None:
+    """One thing that happens to jobs on clusters; what is not possible at the moment does not happen."""
+    if how == "preempt":
+        cluster.call("sbatch", "--parsable", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
+        return
+    words = {
+        "requeue": ("scontrol", "requeue", job), "warn": ("scancel", "--signal=USR1", job),
+        "limit": ("scontrol", "update", f"jobid={job}", "TimeLimit=1"),
+    }[how]
+    subprocess.run(words, env=cluster.environment, check=False, capture_output=True, timeout=60)
+
+
+def contents(home: Path, run: str) -> dict[str, str]:
+    """SHA-256 of the weights and predictions of a run."""
+    folder = home / "models" / run
+    files = [*folder.glob("*/*.safetensors"), folder / "evaluation/predictions.parquet"]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_submit_runs_the_whole_chain_and_status_shows_its_jobs(cluster: Cluster, home: Path) -> None:
+    for stage in ("finetune_lm", "train_classifier", "evaluate_classifier"):
+        assert sealed(home, "whole", stage)
+    found = json.loads(pipeline(cluster, home, "status", "--run", "whole", "--json"))
+    assert [row["state"] for row in found["stages"]] == ["sealed"] * 6
+    assert all(row["job"].endswith(" COMPLETED") for row in found["stages"])
+    assert "COMPLETED" in pipeline(cluster, home, "status", "--run", "whole").splitlines()[1]
+
+
+def test_a_stage_that_fails_cancels_what_waits_for_it(cluster: Cluster, home: Path) -> None:
+    jobs = submit(cluster, home, "wrong", "--source", "reviews.csv", "--set", "prepare_corpus.text_column=nothing")
+    deadline = time.monotonic() + 120
+    while (states := [cluster.state(job) for job in jobs]) != ["FAILED", *["CANCELLED"] * 5]:
+        assert time.monotonic() < deadline, states
+        time.sleep(0.5)
+    assert "FAILED" in pipeline(cluster, home, "status", "--run", "wrong")
+
+
+def test_seeds_go_through_as_arrays(cluster: Cluster, home: Path) -> None:
+    given = [f"inputs.{slot}=data/whole/{slot}" for slot in ("corpus", "ids")]
+    more = [word for setting in given for word in ("--set", setting)]
+    jobs = submit(cluster, home, "many", "--from", "finetune_lm", "--until", "finetune_lm", "--seeds", "42,7", *more)
+    wait(cluster, home, "many", [f"{job}_{index}" for job in jobs for index in (0, 1)])
+    same, other = ((home / f"models/many-seed{seed}/lm-fwd/encoder.safetensors").read_bytes() for seed in (42, 7))
+    assert same == (home / "models/whole/lm-fwd/encoder.safetensors").read_bytes() != other
+
+
+def disturbed_round(cluster: Cluster, home: Path, run: str, rng: random.Random) -> int:
+    """Training and evaluation as jobs that are disturbed at random; how often that was."""
+    given = [f"inputs.{slot}=data/whole/{slot}" for slot in ("corpus", "ids")]
+    more = [word for setting in given for word in ("--set", setting)]
+    jobs = submit(cluster, home, run, "--from", "finetune_lm", *more)
+    stages = ("finetune_lm", "train_classifier", "evaluate_classifier")
+    disturbances, next_at = 0, time.monotonic() + rng.uniform(1, 8)
+    for states in watched(cluster, home, run, jobs):
+        for i in range(1, len(jobs)):
+            if states[i] == "RUNNING":
+                assert sealed(home, run, stages[i - 1]), f"{run}: {stages[i]} began too early"
+        running = [job for job, state in zip(jobs, states, strict=True) if state == "RUNNING"]
+        if running and disturbances < 3 and time.monotonic() > next_at:
+            disturb(cluster, running[0], rng.choice(DISTURBANCES))
+            disturbances, next_at = disturbances + 1, time.monotonic() + rng.uniform(3, 10)
+        for job, state in zip(jobs, states, strict=True):
+            if state == "PENDING":
+                cluster.free(job)
+    return disturbances
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_disturbed_jobs_end_with_the_undisturbed_model(cluster: Cluster, home: Path, rounds: int) -> None:
+    rng, disturbances = random.Random(int(os.environ.get("SLURM_TEST_SEED", "1"))), 0
+    for i in range(rounds):
+        run = f"round{rounds}-{i}"
+        disturbances += disturbed_round(cluster, home, run, rng)
+        assert contents(home, run) == contents(home, "whole")
+        log = (home / f"data/{run}/slurm/logs/02-train_classifier.log").read_text(errors="replace")
+        assert "needs" not in log  # it was not even tried before its language model was there
+    print(f"{rounds} of {rounds} rounds bit-equal, {disturbances} disturbances")
+    assert disturbances >= rounds
