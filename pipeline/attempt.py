@@ -38,6 +38,11 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
+def parts_path(partial: Path, fingerprint: str) -> Path:
+    """Beside the work folder `partial`: where several jobs put their shares of the artifact `fingerprint`."""
+    return partial.with_suffix(f".parts-{fingerprint[:16]}")
+
+
 def open_partial(
     target: Path, fingerprint: str, *, code_version: int = 0, settings: dict[str, dict[str, Any]] | None = None,
     inputs: Mapping[str, str] | None = None,

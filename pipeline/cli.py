@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import counterpart, describe, ensembles, reporting, runs, status, stopping
+from pipeline import counterpart, describe, ensembles, parts, reporting, runs, status, stopping
 from pipeline.benchmark.command import BenchmarkCommand, benchmark
 from pipeline.commands import (
     compare,
@@ -51,6 +51,7 @@ from pipeline.runs import PREPARE
 from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage, run_stages, select
 
 PROGRAM = "python -m pipeline"
+TOKENIZE = STAGES[1]
 
 app = typer.Typer(
     cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -127,6 +128,10 @@ def _download(plan: runs.Plan) -> None:
         print(found.path or f"{one_run.recipe.prepare_corpus.kind} is generated: nothing to fetch")
 
 
+def _reads(stage: Stage) -> str:
+    return ", ".join((*stage.reads, *(f"{slot} if given" for slot in stage.may_read)))
+
+
 def _stage_command(stage: Stage) -> Callable[..., None]:
     def command(  # noqa: PLR0917
         recipe: RecipeOption = None,
@@ -146,10 +151,39 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
     return command
 
 
-for _stage in STAGES[1:]:
-    _reads = ", ".join((*_stage.reads, *(f"{slot} if given" for slot in _stage.may_read)))
+@app.command(TOKENIZE.name, cls=StageCommand, short_help=TOKENIZE.summary,
+             help=f"{TOKENIZE.summary} Reads: {_reads(TOKENIZE)}. Writes: {TOKENIZE.writes}.")
+def tokenize_corpus(  # noqa: PLR0917
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    overrides: SetOption = None,
+    source: SourceOption = None,
+    variant: VariantOption = None,
+    protocol: ProtocolOption = None,
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Tokenize the I-th of N shares of the corpus and seal "
+                                 "nothing: for N jobs at once. The same command without it puts them together.")
+    ] = None,
+    stop_after: StopAfterOption = None,
+    home: HomeOption = Path(),
+) -> None:
+    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
+    if shard is None:
+        _carry_out(runs.resolve(request), (TOKENIZE,), force, dry_run, stop_after)
+        return
+    share, reporter = parts.Share.parse(shard), Reporter()
+    stopping.forget()
+    stopping.stop_after(stop_after)
+    with stopping.signals_ask(reporter):
+        for one_run in runs.resolve(request).runs:
+            parts.make_share(one_run, TOKENIZE, share, reporter)
+
+
+for _stage in STAGES[2:]:
     app.command(_stage.name, cls=StageCommand, short_help=_stage.summary,
-                help=f"{_stage.summary} Reads: {_reads or 'outside data'}. Writes: {_stage.writes}.")(
+                help=f"{_stage.summary} Reads: {_reads(_stage)}. Writes: {_stage.writes}.")(
         _stage_command(_stage)
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 from pipeline import artifact as artifacts
 from pipeline import custody, making, stopping
 from pipeline.artifact import Artifact, InputRecord, Manifest
-from pipeline.attempt import RESUME, Attempt, unfinished
+from pipeline.attempt import RESUME, Attempt, parts_path, unfinished
 from pipeline.errors import InputError, UsageError
 from pipeline.making import Order, StageOutcome
 from pipeline.pretrained import shipped
@@ -109,6 +109,8 @@ class StageContext:
     resuming: bool
     """True if `work` holds pieces of an earlier attempt with the same fingerprint."""
     reporter: Reporter
+    parts: Path | None = None
+    """Folder of the shares that several jobs make (`pipeline.parts`); there only if any did."""
 
     @property
     def resume(self) -> Path:
@@ -285,7 +287,10 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
     def work(folder: Path, resuming: bool) -> StageOutcome:
         settings = getattr(run.recipe, stage.name)
         return _module(stage).run(
-            StageContext(run.recipe, settings, inputs, source, fingerprint, folder, resuming, reporter)
+            StageContext(
+                run.recipe, settings, inputs, source, fingerprint, folder, resuming, reporter,
+                parts_path(folder, fingerprint),
+            )
         )
 
     return making.make(order, work, reporter)

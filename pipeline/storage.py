@@ -36,9 +36,12 @@ def move_into_place(temporary: Path, final: Path) -> None:
     sync(final.parent)
 
 
-def write_durably(path: Path, content: str | bytes) -> None:
-    """Write a small file: complete under its name, or not at all. Text becomes UTF-8."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write_durably(path: Path, content: str | bytes, writer: str = "tmp") -> None:
+    """Write a small file: complete under its name, or not at all. Text becomes UTF-8.
+
+    Where several processes may write it at once, each needs a name as `writer`.
+    """
+    temporary = path.with_name(f".{path.name}.{writer}")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     sync(temporary)
     move_into_place(temporary, path)

@@ -27,7 +27,7 @@ LEVELS = (
     {"inference"},
     {"report", "serving"},
     {"ladder"},
-    {"stages", "runs", "import_fastai", "export", "pack", "counterpart", "results"},
+    {"stages", "parts", "runs", "import_fastai", "export", "pack", "counterpart", "results"},
     {"slurm", "ensembles", "find_lr", "reporting", "compare", "token_views"},
     {"status"},
     {"benchmark", "commands"},

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from pipeline import stopping
 from pipeline.artifact import hash_folder
@@ -25,7 +26,7 @@ from pipeline.stage import StageContext
 from pipeline.storage import sync_tree, write_durably
 from pipeline.text.arrays import append_array, save_array
 from pipeline.text.encoding import EncodedBatch
-from pipeline.text.shards import tokenize_shards
+from pipeline.text.shards import make_shards, tokenize_shards
 from pipeline.text.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer, save_tokenizer
 
 TRAINING_SPLITS = ("train", "unlabelled")
@@ -41,9 +42,10 @@ def run(context: StageContext) -> StageOutcome:
     table = pq.read_table(documents, columns=["doc_id", "split", "label", "n_chars"])
     if table.num_rows == 0:
         raise DataError(f"{corpus.path} holds no document.", "Give a source with text in it to prepare_corpus.")
-    tokenizer, folder, metrics = _prepare_tokenizer(context, documents)
+    kept = context.parts if context.parts is not None and context.parts.exists() else context.resume
+    tokenizer, folder, metrics = _prepare_tokenizer(context, documents, kept)
     identity = hash_folder(folder)
-    shards = context.resume / f"pieces-{identity[:16]}"
+    shards = kept / f"pieces-{identity[:16]}"
     shards.mkdir(exist_ok=True)
 
     splits = _split_numbers(table)
@@ -78,8 +80,31 @@ def run(context: StageContext) -> StageOutcome:
     return StageOutcome(metrics, {"corpus": corpus.manifest.fingerprint, "tokenizer": identity})
 
 
-def _prepare_tokenizer(context: StageContext, documents: Path) -> tuple[Tokenizer, Path, dict[str, Any]]:
-    """The tokenizer, its folder in the artifact, and what its training has to report."""
+def run_share(context: StageContext, number: int, of: int) -> None:
+    """Tokenize the row groups of share `number` of `of`; the first job to come trains the pieces.
+
+    Raises DataError as `run` does.
+    """
+    assert context.parts is not None
+    documents = context.inputs["corpus"].file("documents.parquet")
+    with FileLock(context.parts / ".tokenizer.lock"):
+        tokenizer, folder, _ = _prepare_tokenizer(context, documents, context.parts)
+    shards = context.parts / f"pieces-{hash_folder(folder)[:16]}"
+    shards.mkdir(exist_ok=True)
+    with pq.ParquetFile(documents) as file:
+        row_groups = range(number - 1, file.metadata.num_row_groups, of)
+    with context.reporter.task("tokenizing", len(row_groups), "row groups") as task:
+        for _ in make_shards(
+            documents, tokenizer, folder, shards, row_groups=row_groups, workers=context.settings.workers
+        ):
+            task.advance()
+            stopping.check(f"tokenize_corpus, share {number}/{of},")
+
+
+def _prepare_tokenizer(
+    context: StageContext, documents: Path, kept: Path
+) -> tuple[Tokenizer, Path, dict[str, Any]]:
+    """The tokenizer, its folder in the artifact, and what its training has to report; trained pieces stay in `kept`."""
     folder = context.work / "tokenizer"
     settings: TokenizeCorpusSettings = context.settings
     if "start_lm" in context.inputs:
@@ -93,7 +118,7 @@ def _prepare_tokenizer(context: StageContext, documents: Path) -> tuple[Tokenize
         )
         return tokenizer, folder, {"tokenizer": tokenizer.kind}
     if settings.tokenizer == "subword":
-        return _prepare_subword(context, settings, folder, documents)
+        return _prepare_subword(context, settings, folder, documents, kept)
     if settings.tokenizer == "word":
         from pipeline.text.word import WordTokenizer
 
@@ -107,16 +132,16 @@ def _prepare_tokenizer(context: StageContext, documents: Path) -> tuple[Tokenize
 
 
 def _prepare_subword(
-    context: StageContext, settings: TokenizeCorpusSettings, folder: Path, documents: Path
+    context: StageContext, settings: TokenizeCorpusSettings, folder: Path, documents: Path, kept: Path
 ) -> tuple[Tokenizer, Path, dict[str, Any]]:
     from pipeline.text.subword import train_subword
 
-    trained, kept = context.resume / "subword.json", context.resume / "subword"
+    trained, pieces = kept / "subword.json", kept / "subword"
     if trained.exists():
         earlier = json.loads(trained.read_text(encoding="utf-8"))
-        if kept.exists() and hash_folder(kept) == earlier["identity"]:
-            context.reporter.line("tokenize_corpus: the pieces were trained before the stage was stopped")
-            shutil.copytree(kept, folder)
+        if pieces.exists() and hash_folder(pieces) == earlier["identity"]:
+            context.reporter.line("tokenize_corpus: the pieces were trained before, by an earlier job")
+            shutil.copytree(pieces, folder)
             return load_tokenizer(folder), folder, earlier["metrics"]
     context.reporter.line(f"tokenize_corpus: training {settings.vocab_size:,} {settings.model_type} pieces")
     tokenizer, share = train_subword(
@@ -130,9 +155,9 @@ def _prepare_subword(
     )
     training_share = {"documents": share.documents, "bytes": share.bytes}
     metrics = {"tokenizer": "subword", "pieces": tokenizer.n_pieces, "training_share": training_share}
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(folder, kept)
-    sync_tree(kept)
+    shutil.rmtree(pieces, ignore_errors=True)
+    shutil.copytree(folder, pieces)
+    sync_tree(pieces)
     write_durably(trained, json.dumps({"identity": hash_folder(folder), "metrics": metrics}))
     return tokenizer, folder, metrics
 

@@ -26,6 +26,7 @@ from pipeline import stopping
 from pipeline.errors import OutOfMemoryError, StorageError
 from pipeline.machine import usable_cores
 from pipeline.progress import Reporter
+from pipeline.provenance import this_process
 from pipeline.storage import write_durably
 from pipeline.text.encoding import EncodedBatch
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
@@ -100,7 +101,9 @@ def write_shard(path: Path, batch: EncodedBatch) -> None:
     for part in (batch.lengths, batch.ids, np.frombuffer(types, dtype=np.uint8)):
         np.save(content, part)
     data = content.getvalue()
-    write_durably(path, hashlib.sha256(data).digest() + data)
+    # Jobs that make the same shard at the same time write the same, each in a file of its own.
+    process = this_process()
+    write_durably(path, hashlib.sha256(data).digest() + data, writer=f"{process['host']}-{process['pid']}")
 
 
 def read_shard(path: Path) -> EncodedBatch | None:
@@ -114,24 +117,36 @@ def read_shard(path: Path) -> EncodedBatch | None:
     return EncodedBatch(json.loads(types.tobytes()), ids, lengths)
 
 
+def make_shards(
+    documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, *, row_groups: Sequence[int],
+    workers: int,
+) -> Iterator[Path]:
+    """The file of each of `row_groups` of `documents`, in order; `folder` keeps them.
+
+    `workers` 0 is one per core, or one for little text.
+    """
+    with pq.ParquetFile(documents) as file:
+        size = sum(file.metadata.row_group(i).total_byte_size for i in row_groups)
+    by_default = 1 if size < ONE_PROCESS_BYTES else usable_cores()
+    workers = min(workers or by_default, max(len(row_groups), 1))
+    if workers > 1:
+        return _made_by_workers(documents, tokenizer, tokenizer_folder, folder, row_groups=row_groups, workers=workers)
+    here = ShardTokenizer(documents, folder)
+    return (here.make(shard, tokenizer.splitter or tokenizer) for shard in row_groups)
+
+
 def tokenize_shards(
     documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, *, workers: int, reporter: Reporter
 ) -> Iterator[EncodedBatch]:
-    """Every row group of `documents` in order. `folder` keeps the finished ones.
-
-    `workers` 0 is one per core, or one for a small corpus.
+    """Every row group of `documents` in order. `folder` keeps the finished ones; `workers` as in `make_shards`.
 
     Raises Stopped between two shards if a stop was asked for; those that are being made are finished first.
     """
     with pq.ParquetFile(documents) as file:
         n_shards = file.metadata.num_row_groups
-        size = sum(file.metadata.row_group(i).total_byte_size for i in range(n_shards))
-    by_default = 1 if size < ONE_PROCESS_BYTES else usable_cores()
-    workers = min(workers or by_default, max(n_shards, 1))
     here = ShardTokenizer(documents, folder)
-    made = (
-        (here.make(shard, tokenizer.splitter or tokenizer) for shard in range(n_shards)) if workers == 1
-        else _made_by_workers(documents, tokenizer, tokenizer_folder, folder, n_shards=n_shards, workers=workers)
+    made = make_shards(
+        documents, tokenizer, tokenizer_folder, folder, row_groups=range(n_shards), workers=workers
     )
     for shard, path in enumerate(made):
         batch = read_shard(path)
@@ -145,7 +160,8 @@ def tokenize_shards(
 
 
 def _made_by_workers(
-    documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, *, n_shards: int, workers: int
+    documents: Path, tokenizer: Tokenizer, tokenizer_folder: Path, folder: Path, *, row_groups: Sequence[int],
+    workers: int,
 ) -> Iterator[Path]:
     with ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), _set_up, (documents, folder)
@@ -156,7 +172,7 @@ def _made_by_workers(
                 for _ in range(workers):
                     pool.submit(_awake)
             encoder = tokenizer.splitter or tokenizer_folder  # may import spaCy, which takes as long as they to start
-            for shard in range(n_shards):
+            for shard in row_groups:
                 with stopping.kept_from_children():
                     waiting.append(pool.submit(_make, shard, encoder))
                 if len(waiting) > 2 * workers:

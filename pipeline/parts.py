@@ -1,0 +1,66 @@
+"""Shares of a stage's work, made by several jobs at once; the stage itself then puts them together and seals.
+
+The result is that of the stage alone, byte for byte: a share holds pieces that it would have made in the same way.
+"""
+
+import importlib
+import shutil
+from dataclasses import dataclass
+
+from pipeline import machine
+from pipeline.artifact import read_manifest
+from pipeline.attempt import partial_path, parts_path
+from pipeline.errors import UsageError
+from pipeline.lock import locked
+from pipeline.progress import Reporter
+from pipeline.stage import Run, Stage, StageContext, fingerprint_of, open_inputs
+
+
+@dataclass(frozen=True)
+class Share:
+    """The pieces `number`, `number + of`, `number + 2 * of`, ... of the work, counted from 1."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """`2/8` is the second of eight; UsageError for what is none."""
+        number, slash, of = text.partition("/")
+        if not (slash and number.isascii() and of.isascii() and number.isdigit() and of.isdigit()):
+            raise UsageError(f"--shard {text!r} is no share.", "Write I/N, such as 1/8 to 8/8.")
+        share = cls(int(number), int(of))
+        if not 1 <= share.number <= share.of:
+            raise UsageError(f"--shard {text!r} is no share.", f"Shares of {share.of} are 1/{share.of} to "
+                             f"{share.of}/{share.of}.")
+        return share
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+def make_share(run: Run, stage: Stage, share: Share, reporter: Reporter) -> None:
+    """Make `share` of the work of `stage`, or find it made; nothing is sealed.
+
+    Raises what the stage raises, and LockedError if the same share is being made.
+    """
+    target = run.path(stage.writes)
+    with machine.limits_told(stage.name):
+        inputs = open_inputs(run, stage)
+        fingerprints = {slot: artifact.manifest.fingerprint for slot, artifact in inputs.items()}
+        fingerprint = fingerprint_of(run, stage, fingerprints, None)
+        before = read_manifest(target)
+        if before is not None and before.fingerprint == fingerprint:
+            reporter.line(f"{stage.name}: nothing changed ({target})")
+            return
+        folder = parts_path(partial_path(target), fingerprint)
+        with locked(folder / f"share-{share.number}-of-{share.of}"):
+            work = folder / f"work-{share.number}-of-{share.of}"
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            context = StageContext(
+                run.recipe, getattr(run.recipe, stage.name), inputs, None, fingerprint, work, True, reporter, folder
+            )
+            importlib.import_module(f"pipeline.stages.{stage.name}").run_share(context, share.number, share.of)
+            shutil.rmtree(work)
+    reporter.line(f"{stage.name}: share {share} is made; the stage itself puts the shares together")

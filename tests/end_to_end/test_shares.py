@@ -1,0 +1,88 @@
+"""Tokenizing in shares, by several jobs: the result is that of one job, byte for byte."""
+
+import hashlib
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+from command_line import call, write_reviews
+
+from pipeline.errors import UsageError
+from pipeline.parts import Share
+
+KINDS = {
+    "word": ("tokenize_corpus.tokenizer=word",),
+    "subword": ("tokenize_corpus.tokenizer=subword", "tokenize_corpus.vocab_size=90"),
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of a corpus of several row groups, and of what one job makes of it with each tokenizer."""
+    home = tmp_path_factory.mktemp("home")
+    write_reviews(home / "reviews.csv", n=9000)
+    for kind in KINDS:
+        tokenize(home, kind, kind, command="run", more=("--until", "tokenize_corpus"))
+    return home
+
+
+def tokenize(home: Path, kind: str, run: str, command: str = "tokenize_corpus", more: tuple[str, ...] = ()) -> str:
+    settings = ("prepare_corpus.split_column=split", "tokenize_corpus.workers=1", *KINDS[kind])
+    given = () if run == kind else ("--set", f"inputs.corpus={home / 'data' / kind / 'corpus'}")
+    return str(call(
+        command, "--recipe", "smoke", "--run", run, "--home", str(home), "--source", str(home / "reviews.csv"),
+        *(word for setting in settings for word in ("--set", setting)), *given, *more,
+    ).stderr)
+
+
+def contents(home: Path, run: str) -> dict[str, str]:
+    folder = home / "data" / run / "tokens"
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("of", [1, 3, 8])
+def test_shares_put_together_are_what_one_job_makes(home: Path, kind: str, of: int) -> None:
+    run = f"{kind}-{of}"
+    for number in reversed(range(1, of + 1)):
+        said = tokenize(home, kind, run, more=("--shard", f"{number}/{of}"))
+        assert f"share {number}/{of} is made" in said
+        assert ("training 90 unigram pieces" in said) == (kind == "subword" and number == of)  # the first to come
+    assert not (home / "data" / run / "tokens").exists()
+    assert "training" not in tokenize(home, kind, run)
+    assert contents(home, run) == contents(home, kind)
+    assert not list((home / "data" / run).glob(".tokens.*parts*"))
+    assert "nothing changed" in tokenize(home, kind, run, more=("--shard", f"1/{of}"))
+
+
+def test_a_missing_or_damaged_share_is_made_when_they_are_put_together(home: Path) -> None:
+    tokenize(home, "word", "some", more=("--shard", "2/2"))
+    (shard,) = list((home / "data/some").glob(".tokens.parts-*/pieces-*/000001.shard"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert "is damaged; set aside and made anew" in tokenize(home, "word", "some")
+    assert contents(home, "some") == contents(home, "word")
+
+
+def test_jobs_may_work_at_once_on_shares_and_on_the_whole(home: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    shares = [("--shard", f"{number}/3") for number in (1, 2, 3)]
+    jobs = [spawn.Process(target=tokenize, args=(home, "subword", "at-once", "tokenize_corpus", more))
+            for more in shares]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(120)
+    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    tokenize(home, "subword", "at-once")
+    assert contents(home, "at-once") == contents(home, "subword")
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"is no share"):
+        Share.parse(text)
