@@ -210,6 +210,9 @@ class SlurmSettings(Section):
     restarts: int = setting(
         20, "How often a stopped stage is put into the queue again, at most.", affects_output=False, ge=0
     )
+    shards: Count = setting(
+        1, "Jobs that tokenize the corpus at once, each its share (`tokenize_corpus --shard`).", affects_output=False
+    )
     jobs: dict[str, JobSettings] = setting(
         {}, "What is asked for: [slurm.jobs.cpu] for stages that train nothing, [slurm.jobs.gpu] for those that train "
         "or predict, [slurm.jobs.STAGE] for one stage, over these.", affects_output=False,

@@ -64,7 +64,7 @@ def command(  # noqa: PLR0917
         runs.remember(one)
     ids = {} if dry_run else queue.submit(folder, jobs)
     for job in jobs:
-        elements = f", {len(job.runs)} elements" if len(job.runs) > 1 else ""
+        elements = f", {len(job.elements)} elements" if len(job.elements) > 1 else ""
         print(f"{ids.get(job.name, 'not handed in')}  {files.file_of(folder, job)}{elements}")
     if dry_run:
         print(f"without Slurm: bash {folder / files.CHAIN}")

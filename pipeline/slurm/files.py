@@ -24,7 +24,7 @@ def write_files(folder: Path, jobs: Sequence[Job], command: str) -> None:
         write_durably(file_of(folder, job), job_file(folder, job, command))
     write_durably(folder / CHAIN, _rendered(
         "chain.sh", command=_on_one_line(command),
-        jobs=[{"file": file_of(folder, job).name, "elements": len(job.runs)} for job in jobs],
+        jobs=[{"file": file_of(folder, job).name, "elements": len(job.elements)} for job in jobs],
         restarts=_slurm(jobs[0]).restarts,
     ))
 
@@ -36,7 +36,7 @@ def file_of(folder: Path, job: Job) -> Path:
 
 def log_of(folder: Path, job: Job) -> Path:
     """What `job` writes; %a stands for the number of an array's element."""
-    return folder / LOGS / f"{job.name}{'-%a' if len(job.runs) > 1 else ''}.log"
+    return folder / LOGS / f"{job.name}{'-%a' if len(job.elements) > 1 else ''}.log"
 
 
 def job_file(folder: Path, job: Job, command: str) -> str:
@@ -48,7 +48,7 @@ def job_file(folder: Path, job: Job, command: str) -> str:
         file=shlex.quote(str(file_of(folder, job))), job_name=f"{job.runs[0].name}.{job.stage.name}",
         log=log_of(folder.resolve(), job), options=[*_options(job.settings), *_array(job)], warn_s=slurm.warn_s,
         folder=shlex.quote(str(Path.cwd())), setup=slurm.setup, restarts=slurm.restarts,
-        runs=[_stage_command(run, job, slurm) for run in job.runs],
+        elements=[_stage_command(run, extra, job, slurm) for run, extra in job.elements],
     )
 
 
@@ -60,8 +60,8 @@ def _slurm(job: Job) -> SlurmSettings:
     return job.runs[0].recipe.slurm
 
 
-def _stage_command(run: Run, job: Job, slurm: SlurmSettings) -> str:
-    words = shlex.split(run.command(job.stage.name))
+def _stage_command(run: Run, extra: Sequence[str], job: Job, slurm: SlurmSettings) -> str:
+    words = shlex.split(run.command(job.stage.name, *extra))
     return shlex.join(["python" if slurm.setup else sys.executable, *words[1:]])
 
 
@@ -77,7 +77,7 @@ def _options(settings: JobSettings) -> Iterator[str]:
 
 
 def _array(job: Job) -> list[str]:
-    return [f"--array=0-{len(job.runs) - 1}"] if len(job.runs) > 1 else []
+    return [f"--array=0-{len(job.elements) - 1}"] if len(job.elements) > 1 else []
 
 
 def _rendered(template: str, **values: object) -> str:

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import UsageError
+from pipeline.parts import Share
 from pipeline.runs import Plan
 from pipeline.settings import JobSettings, SlurmSettings
 from pipeline.stage import ENSEMBLE, STAGES, Run, Stage
+
+TOKENIZE = STAGES[1]
 
 
 @dataclass(frozen=True)
@@ -20,17 +23,29 @@ class Job:
     settings: JobSettings
     after: tuple["Job", ...]
     """What has to be sealed before it."""
+    shards: int = 1
+    """Into how many elements the work of each run is cut."""
 
     @property
     def name(self) -> str:
         """`02-tokenize_corpus`: of its file and its log."""
-        return f"{self.number:02d}-{self.stage.name}"
+        return f"{self.number:02d}-{self.stage.name}{'-shards' if self.shards > 1 else ''}"
+
+    @property
+    def elements(self) -> list[tuple[Run, tuple[str, ...]]]:
+        """Of the array, or the one there is: a run, and what its command has beside the run's own arguments."""
+        if self.shards == 1:
+            return [(run, ()) for run in self.runs]
+        shares = [Share(number, self.shards) for number in range(1, self.shards + 1)]
+        return [(run, ("--shard", str(share))) for run in self.runs for share in shares]
 
     @property
     def dependency(self) -> Literal["afterok", "aftercorr"]:
         """aftercorr: each element of an array waits for the same element of the one before."""
-        names = [run.name for run in self.runs]
-        alike = len(names) > 1 and [[run.name for run in job.runs] for job in self.after] == [names]
+        def names(job: Job) -> list[str]:
+            return [run.name for run, _ in job.elements]
+
+        alike = len(self.elements) > 1 and [names(job) for job in self.after] == [names(self)]
         return "aftercorr" if alike else "afterok"
 
 
@@ -49,9 +64,10 @@ def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
         takers = [run for run, wanted in steps if stage in wanted]
         groups = [tuple(run for run in takers if (run.name in shared) == alone) for alone in (True, False)]
         for runs in filter(None, groups):
-            job = Job(len(found) + 1, stage, runs, job_settings(settings, stage), before)
-            found.append(job)
-            before = (job,)
+            for shards in sorted({settings.shards if stage is TOKENIZE else 1, 1}, reverse=True):
+                job = Job(len(found) + 1, stage, runs, job_settings(settings, stage), before, shards)
+                found.append(job)
+                before = (job,)
     return found
 
 

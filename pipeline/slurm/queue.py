@@ -31,7 +31,7 @@ def submit(folder: Path, jobs: Sequence[Job]) -> dict[str, str]:
                  "--kill-on-invalid-dep=yes"] if job.after else []
         ids[job.name] = _call("sbatch", "--parsable", *waits, str(file_of(folder, job))).split(";")[0].strip()
         rows.append({
-            "id": ids[job.name], "stage": job.stage.name, "runs": [run.name for run in job.runs],
+            "id": ids[job.name], "stage": job.stage.name, "runs": [run.name for run, _ in job.elements],
             "file": file_of(folder, job).name, "log": str(log_of(folder, job).relative_to(folder)), "submitted": now(),
         })
         write_durably(folder / RECORD, json.dumps(rows, indent=2) + "\n")
@@ -57,7 +57,8 @@ def jobs_of_runs(home: Path) -> dict[tuple[str, str], str]:
             for index, run in enumerate(row["runs"]):
                 job = f"{row['id']}_{index}" if len(row["runs"]) > 1 else row["id"]
                 key = (run, row["stage"])
-                jobs[key] = max(jobs.get(key, ("", "")), (row["submitted"], job))
+                if row["submitted"] >= jobs.get(key, ("", ""))[0]:  # handed in together, the later in the chain
+                    jobs[key] = (row["submitted"], job)
     if not jobs:
         return {}
     try:

@@ -38,6 +38,18 @@ def test_variants_are_elements_of_arrays_after_one_shared_corpus() -> None:
     assert jobs[-1].stage is ENSEMBLE
 
 
+def test_shards_are_an_array_before_the_stage_that_puts_them_together() -> None:
+    jobs = jobs_of("imdb", "slurm.shards=3")
+    assert [job.name for job in jobs[1:3]] == ["02-tokenize_corpus-shards", "03-tokenize_corpus"]
+    assert [extra for _, extra in jobs[1].elements] == [("--shard", f"{i}/3") for i in (1, 2, 3)]
+    assert [jobs[2].after, jobs[2].dependency] == [(jobs[1],), "afterok"]
+    both = jobs_of("imdb-ensemble", "slurm.shards=2")
+    assert [(run.name[-3:], extra[1]) for run, extra in both[1].elements] == [
+        ("fwd", "1/2"), ("fwd", "2/2"), ("bwd", "1/2"), ("bwd", "2/2"),
+    ]
+    assert both[2].dependency == "afterok"
+
+
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_a_stage_asks_for_what_its_kind_does_and_then_its_own(stage: Stage) -> None:
     recipe = load_recipe("imdb", [

@@ -1,7 +1,7 @@
 #!/bin/bash
 # {{ title }}
 # Written by: {{ command }}
-# Also runs without Slurm: bash {{ file }}{{ " INDEX" if runs | length > 1 }}
+# Also runs without Slurm: bash {{ file }}{{ " INDEX" if elements | length > 1 }}
 #SBATCH --job-name={{ job_name }}
 #SBATCH --output={{ log }}
 #SBATCH --open-mode=append
@@ -16,15 +16,15 @@ cd {{ folder }} || exit 7
 {% for line in setup %}
 {{ line }}
 {% endfor %}
-{% if runs | length > 1 %}
-case "${SLURM_ARRAY_TASK_ID:-${1:?which of the runs 0 to {{ runs | length - 1 }}}}" in
-{% for run in runs %}
-    {{ loop.index0 }}) stage=({{ run }}) ;;
+{% if elements | length > 1 %}
+case "${SLURM_ARRAY_TASK_ID:-${1:?which of 0 to {{ elements | length - 1 }}}}" in
+{% for element in elements %}
+    {{ loop.index0 }}) stage=({{ element }}) ;;
 {% endfor %}
-    *) echo "no run of this number" >&2; exit 2 ;;
+    *) echo "no element of this number" >&2; exit 2 ;;
 esac
 {% else %}
-stage=({{ runs[0] }})
+stage=({{ elements[0] }})
 {% endif %}
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then exec "${stage[@]}"; fi
