@@ -5,8 +5,8 @@ A checkout has them in models/pretrained, an installed package among its modules
 
 from pathlib import Path
 
-DEFAULT_MODEL = "reviews-small"
-"""What is used where no model is named."""
+DEFAULT_MODEL = "sample"
+"""What is used where no model is named: a run of this name, or a model that ships."""
 
 _PACKAGE = Path(__file__).resolve().parent
 _HOMES = (_PACKAGE / "pretrained_models", _PACKAGE.parent / "models" / "pretrained")

@@ -64,7 +64,9 @@ def test_every_recipe_is_package_data() -> None:
     assert files == packed != set()
 
 
-@pytest.mark.parametrize(("part", "templates"), [("report", "templates"), ("export", "pages"), ("serving", "page")])
+@pytest.mark.parametrize(("part", "templates"), [
+    ("report", "templates"), ("export", "pages"), ("serving", "page"), ("slurm", "templates"),
+])
 def test_every_template_is_package_data(part: str, templates: str) -> None:
     folder = ROOT / "pipeline" / part
     packed = {path for pattern in PROJECT["tool"]["setuptools"]["package-data"][f"pipeline.{part}"]
@@ -72,9 +74,14 @@ def test_every_template_is_package_data(part: str, templates: str) -> None:
     assert {path for path in (folder / templates).iterdir() if path.is_file()} == packed != set()
 
 
-def test_every_folder_with_modules_is_a_package() -> None:
+def test_every_folder_with_modules_is_a_package_that_is_installed() -> None:
     folders = {path.parent for path in (ROOT / "pipeline").rglob("*.py")}
     assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
+    setuptools = PROJECT["tool"]["setuptools"]
+    elsewhere, of_data = setuptools["package-dir"], {"pipeline.recipes"}
+    modules = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert sorted(modules | of_data | set(elsewhere)) == setuptools["packages"]
+    assert all((ROOT / folder).is_dir() for folder in elsewhere.values())
 
 
 def test_there_is_one_script_per_stage_and_one_for_all() -> None:

@@ -141,3 +141,20 @@ def test_without_slurm_the_command_says_what_to_do_instead(tmp_path: Path, monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"There is no squeue on this machine\. .*chain\.sh"):
         states(["1"])
+
+
+def test_a_login_node_fetches_and_a_compute_node_does_not(tmp_path: Path) -> None:
+    at = ("--home", str(tmp_path))
+    offline = call("run", "--recipe", "imdb", "--offline", "--until", "prepare_corpus", *at, exit_code=3)
+    assert f"{tmp_path}/data/downloads/aclImdb_v1.tar.gz is not there" in offline.stderr
+    assert "--download-only" in offline.stderr
+    write_reviews(tmp_path / "reviews.csv", n=20)
+    fetched = call(
+        "prepare_corpus", "--recipe", "smoke", "--source", str(tmp_path / "reviews.csv"), "--download-only", *at
+    )
+    assert fetched.stdout.strip() == str(tmp_path / "reviews.csv")
+    generated = call("prepare_corpus", "--recipe", "human-numbers", "--download-only", *at)
+    assert "human-numbers is generated: nothing to fetch" in generated.stdout
+    assert not (tmp_path / "data/smoke/corpus").exists()
+    both = call("prepare_corpus", "--recipe", "imdb", "--download-only", "--offline", *at, exit_code=2)
+    assert "exclude each other" in both.stderr
