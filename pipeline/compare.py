@@ -153,7 +153,7 @@ def chosen_rungs(plan: Plan, names: Sequence[str] | None) -> list[Rung]:
     without_labels = prepared.kind in ("human-numbers", *RUNNING_TEXT_KINDS)
     kind = "language model" if without_labels or prepared.label_column is None else "classifier"
     letters = plan.runs[0].recipe.tokenize_corpus.tokenizer == "char"
-    others = ("S2",) if letters else ("S3", "S6")  # models of words, of characters
+    others = ("S2", "S4") if letters else ("S3", "S6")  # models of words, of characters
     return [rung for rung in RUNGS.values() if rung.kind == kind and rung.source not in others]
 
 
