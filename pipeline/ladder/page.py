@@ -83,5 +83,6 @@ def _cells(
 
 def metric_beside(published: dict[str, Any] | None) -> str:
     """The name of the note's figure, unless it is an accuracy or there is none."""
-    accuracy = published is None or published["metric"] == "accuracy"
-    return "" if accuracy else f" {published['metric'].replace('_', ' ')}"
+    if published is None or published["metric"] == "accuracy":
+        return ""
+    return f" {published['metric'].replace('_', ' ')}"
