@@ -12,12 +12,13 @@ from pipeline import runs, stopping
 from pipeline.artifact import Artifact
 from pipeline.errors import UsageError
 from pipeline.ladder.making import folder_of, make_rung
-from pipeline.ladder.page import render
+from pipeline.ladder.page import metric_beside, render
 from pipeline.ladder.rungs import AWD_LSTM, RUNGS, ULMFIT, Published, Rung, rungs_named
 from pipeline.ladder.scoring import METRICS, headline
 from pipeline.progress import Reporter
 from pipeline.recipe import shipped_recipes
 from pipeline.runs import Plan, Request
+from pipeline.settings import RUNNING_TEXT_KINDS
 from pipeline.stage import Run, run_stage, run_stages, select
 from pipeline.storage import write_durably
 from pipeline.training.history import read_history
@@ -149,10 +150,10 @@ def chosen_rungs(plan: Plan, names: Sequence[str] | None) -> list[Rung]:
             raise UsageError("Language models and classifiers share no figure.", "Compare them in two commands.")
         return chosen
     prepared = plan.runs[0].recipe.prepare_corpus
-    without_labels = prepared.kind in ("human-numbers", "plain-text")
+    without_labels = prepared.kind in ("human-numbers", *RUNNING_TEXT_KINDS)
     kind = "language model" if without_labels or prepared.label_column is None else "classifier"
     letters = plan.runs[0].recipe.tokenize_corpus.tokenizer == "char"
-    others = ("S2",) if letters else ("S3", "S6")  # models of words, of characters
+    others = ("S2", "S4") if letters else ("S3", "S6")  # models of words, of characters
     return [rung for rung in RUNGS.values() if rung.kind == kind and rung.source not in others]
 
 
@@ -166,7 +167,7 @@ def table(document: dict[str, Any]) -> str:
         rows.append([
             row["rung"],
             f"{mean['accuracy']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
-            "" if published is None else f"{published['value']:g}",
+            "" if published is None else f"{published['value']:g}{metric_beside(published)}",
             f"{mean[second]:.3f}",
             f"{mean['parameters']:,.0f}",
             f"{mean['train_s']:,.1f}",

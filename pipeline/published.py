@@ -6,8 +6,29 @@ Planning imports this module, so it imports nothing heavy; `pipeline.download` b
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 _START_BYTES = 2**20
+
+
+class Check(Protocol):
+    """How a file is told to be the one that was published."""
+
+    def mismatch(self, path: Path) -> str:
+        """In what `path` differs from the published file; empty if it does not."""
+
+
+@dataclass(frozen=True)
+class WholeSha256:
+    """The SHA-256 of the whole file."""
+
+    sha256: str
+
+    def mismatch(self, path: Path) -> str:
+        """In what `path` differs from the published file; empty if it does not."""
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        return "" if found == self.sha256 else f"SHA-256 {found}, published {self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -48,8 +69,8 @@ class PublishedFile:
     """A file that has a public home."""
 
     url: str
-    check: WholeSum | SizeAndStart
-    """What the publisher tells of its content."""
+    check: Check
+    """What is known of its content."""
 
     @property
     def name(self) -> str:

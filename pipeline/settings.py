@@ -9,8 +9,13 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-def setting(default: Any, meaning: str, *, affects_output: bool = True, **constraints: Any) -> Any:
-    """A setting: `meaning` is its help text. `affects_output=False` keeps it out of the fingerprint."""
+def setting(
+    default: Any, meaning: str, *, affects_output: bool | Literal["when set"] = True, **constraints: Any
+) -> Any:
+    """A setting: `meaning` is its help text. `affects_output=False` keeps it out of the fingerprint.
+
+    "when set" keeps it out while it is None, so that a new setting leaves what is sealed as it is.
+    """
     return Field(default, description=meaning, json_schema_extra={"affects_output": affects_output}, **constraints)
 
 
@@ -35,11 +40,12 @@ class Section(BaseModel):
 
     def affecting_output(self) -> dict[str, Any]:
         """The settings that enter the fingerprint, as JSON-ready values."""
-        kept = {
-            name
-            for name, field in type(self).model_fields.items()
-            if not isinstance(field.json_schema_extra, dict) or field.json_schema_extra.get("affects_output", True)
-        }
+        kept = set()
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            affects = extra.get("affects_output", True)
+            if affects and (affects != "when set" or getattr(self, name) is not None):
+                kept.add(name)
         return self.model_dump(mode="json", include=kept)
 
 
@@ -76,13 +82,23 @@ class InputSettings(Section):
     )
 
 
+GENERATED_KINDS = ("human-numbers", "bow-languages")
+"""Kinds of corpus that need no source."""
+RUNNING_TEXT_KINDS = ("plain-text", "nietzsche")
+"""Kinds that are one text without labels."""
+
+
 class PrepareCorpusSettings(Section):
     """Where the documents come from and how they are split."""
 
-    kind: Literal["rotten-tomatoes", "imdb", "folder", "table", "plain-text", "human-numbers"] = setting(
+    kind: Literal[
+        "rotten-tomatoes", "imdb", "folder", "table", "plain-text", "human-numbers", "nietzsche", "sentences", "names",
+        "bow-languages",
+    ] = setting(
         "rotten-tomatoes",
         "Reader: rotten-tomatoes (the sample), imdb (archive or folder), folder (split/label/*.txt), table (.csv, "
-        ".jsonl, .parquet), plain-text (language model only), human-numbers (generated).",
+        ".jsonl, .parquet), plain-text (language model only), human-numbers and bow-languages (generated), nietzsche "
+        "(the published text file), sentences and names (published archive or folder).",
     )
     source: str | None = setting(
         None, "Local file or folder to read instead of downloading; its content, not its path, is what counts.",
@@ -104,6 +120,11 @@ class PrepareCorpusSettings(Section):
     )
     test_fraction: Fraction = setting(
         0.2, "Share held out for test when the source has no test split; not used for plain text."
+    )
+    test_documents: Count | None = setting(
+        None, "Hold out about this many for test instead of test_fraction, the same number per label; equal texts stay "
+        "together.",
+        affects_output="when set",
     )
     limit_per_split: Count | None = setting(
         None, "Keep this many documents of each split of the source (seeded, same number per label)."

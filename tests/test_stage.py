@@ -100,8 +100,9 @@ OTHER_VALUES: dict[str, Any] = {
     "seed": 1, "direction": "bwd", "precision": "fp32", "device": "cpu", "allow_fp16_on_cpu": True,
     "kind": "plain-text", "source": "x.txt", "sha256": "0" * 64, "text_column": "t", "label_column": "l",
     "split_column": "s", "id_column": "i", "group_column": "g", "valid_fraction": 0.3, "test_fraction": 0.4,
-    "limit_per_split": 5, "offline": True, "tokenizer": "char", "rules": "none", "language": "de", "model_type": "bpe",
-    "vocab_size": 99, "character_coverage": 0.9, "workers": 3, "min_freq": 9, "max_vocab": 99, "drop_mult": 0.7,
+    "limit_per_split": 5, "test_documents": 7, "offline": True, "tokenizer": "char", "rules": "none",
+    "language": "de", "model_type": "bpe", "vocab_size": 99,
+    "character_coverage": 0.9, "workers": 3, "min_freq": 9, "max_vocab": 99, "drop_mult": 0.7,
     "accumulate": 9, "average_epochs": 2, "random_seq_len": True, "lm_loss_weight": 0.5,
     "bs": 9, "seq_len": 9, "wd": 0.3, "clip": 0.5, "moms": [0.9, 0.8, 0.9], "alpha": 0.1, "beta": 0.1, "log_every": 9,
     "emb_sz": 9, "n_hid": 9, "n_layers": 2, "output_p": 0.01, "hidden_p": 0.01, "input_p": 0.01, "embed_p": 0.01,
@@ -140,6 +141,12 @@ def test_a_fingerprint_changes_with_exactly_the_settings_of_its_stage(tmp_path: 
     else:
         expected = {section}
     assert changed == expected
+
+
+def test_a_setting_that_came_later_leaves_what_is_sealed_as_it_is() -> None:
+    assert "test_documents" not in Recipe().prepare_corpus.affecting_output()
+    chosen = Recipe.model_validate({"prepare_corpus": {"test_documents": 7}})
+    assert chosen.prepare_corpus.affecting_output()["test_documents"] == 7
 
 
 def test_a_fingerprint_sees_inputs_source_and_code(tmp_path: Path) -> None:

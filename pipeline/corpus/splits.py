@@ -6,7 +6,8 @@ and independent of the order of the source.
 
 - A corpus where no document has a label is for language models only: all its text that is not test or validation is
   train. Otherwise a document of train without a label becomes unlabelled text; one of valid or test stays, unlabelled.
-- Test is held out only of a corpus with labels that brings no test split, by `test_fraction`.
+- Test is held out only of a corpus with labels that brings no test split, by `test_fraction`, or `test_documents` of
+  them, as many of each label.
 - Documents of equal text and members of one group stay together. A unit that holds a document of the source's test or
   valid split stays in train, and so does one that holds unlabelled text: the language model reads that. Only where a
   group says that text and documents belong together (the plot of a film), the unlabelled text goes along with them.
@@ -19,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.corpus.documents import SPLITS, TEST, TRAIN, UNLABELLED, VALID
-from pipeline.corpus.holdout import connect, hold_out
+from pipeline.corpus.holdout import Fraction, connect, hold_out
 from pipeline.corpus.spool import Index
 from pipeline.errors import DataError, UsageError
-from pipeline.settings import PrepareCorpusSettings
+from pipeline.settings import GENERATED_KINDS, RUNNING_TEXT_KINDS, PrepareCorpusSettings
 
 DROPPED = -1
 Splits = npt.NDArray[np.int8]
@@ -58,13 +59,13 @@ def plan_splits(index: Index, settings: PrepareCorpusSettings) -> Plan:
         final[final == UNLABELLED] = TRAIN
     beyond_limit = _limit(final, index, settings.limit_per_split) if settings.limit_per_split else 0
     _check_groups(final, index)
-    if settings.kind == "plain-text":
+    if settings.kind in RUNNING_TEXT_KINDS:
         _cut_tail(final, index, settings.valid_fraction)
     copies = np.isin(final, (TRAIN, UNLABELLED)) & np.isin(index.text_hashes, index.text_hashes[final == VALID])
     final[copies] = DROPPED
-    if settings.kind not in ("plain-text", "human-numbers"):
+    if settings.kind not in (*RUNNING_TEXT_KINDS, *GENERATED_KINDS):
         if labelled and not (final == TEST).any():
-            _hold_out(final, index, labelled, TEST, settings.test_fraction)
+            _hold_out(final, index, labelled, TEST, _test_fraction(final, index, settings))
         if not (final == VALID).any():
             _hold_out(final, index, labelled, VALID, settings.valid_fraction)
     _check_classes(final, index, labelled)
@@ -111,7 +112,22 @@ def _cut_tail(final: Splits, index: Index, fraction: float) -> None:
     final[rows[-min(max(n_valid, 1), len(rows) - 1) :]] = VALID
 
 
-def _hold_out(final: Splits, index: Index, labelled: bool, target: int, fraction: float) -> None:
+def _test_fraction(final: Splits, index: Index, settings: PrepareCorpusSettings) -> Fraction:
+    """The share of train that becomes test; for `test_documents` that of each label."""
+    wanted = settings.test_documents
+    if wanted is None:
+        return settings.test_fraction
+    counts = np.bincount(index.labels[(final == TRAIN) & (index.labels >= 0)])
+    present = int((counts > 0).sum())
+    if wanted < present:
+        raise UsageError(
+            f"prepare_corpus.test_documents is {wanted}, but train has {present} labels.",
+            f"Set it to {present} or more.",
+        )
+    return np.array(quotas(counts.tolist(), wanted)) / np.maximum(counts, 1)
+
+
+def _hold_out(final: Splits, index: Index, labelled: bool, target: int, fraction: Fraction) -> None:
     rows = np.flatnonzero(final != DROPPED)
     splits, groups = final[rows], index.groups[rows]
     strata = np.where(splits == TRAIN, index.labels[rows] if labelled else 0, -1).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Readers for running text: one plain text file, and the generated Human Numbers."""
+"""Readers for running text and for what needs no source: one plain text file, Human Numbers, a few sentences."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,17 @@ DOCUMENT_BYTES = 2_000
 LONGEST_BYTES = 1 << 20
 """Text without blank lines is cut after a line, or a word, near this many bytes."""
 HUMAN_NUMBERS_TRAIN_SHARE = 0.8
+BOW_LANGUAGES = (
+    ("train", "Spanish", "mi hermana come pan en el barco"),
+    ("train", "English", "come with me to the big boat"),
+    ("train", "Spanish", "no veo la red en el mar"),
+    ("train", "English", "no one can see the bread on the boat"),
+    ("valid", "Spanish", "mi hermana no come"),
+    ("valid", "English", "come see the boat"),
+    ("test", "Spanish", "no veo pan en la mar"),
+    ("test", "English", "the red bread is on me"),
+)
+"""Split, language and sentence. "come", "no", "red" and "me" are words of both languages, or of the other one."""
 
 
 def read_plain_text(path: Path) -> Iterator[RawDocument]:
@@ -70,3 +81,12 @@ def read_human_numbers() -> Iterator[RawDocument]:
     cut = int(len(tokens) * HUMAN_NUMBERS_TRAIN_SHARE)
     yield RawDocument("train", "train", None, None, " ".join(tokens[:cut]))
     yield RawDocument("valid", "valid", None, None, " ".join(tokens[cut:]))
+
+
+def read_bow_languages() -> Iterator[RawDocument]:
+    """Four sentences to train and two to test, English or Spanish, after PyTorch's bag-of-words tutorial.
+
+    The sentences are our own. Two more are there to validate, which the tutorial does not do.
+    """
+    for number, (split, label, text) in enumerate(BOW_LANGUAGES):
+        yield RawDocument(str(number), split, label, None, text)

@@ -6,7 +6,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pipeline.corpus.archive import read_archive
 from pipeline.corpus.documents import MAX_DOCUMENT_BYTES, SPLIT_NAMES, RawDocument
@@ -15,6 +15,9 @@ from pipeline.errors import DataError, InputError
 _IMDB_MEMBER = re.compile(
     r"(?:\./)?(?:[^/]+/)?(?:(?P<split>train|test)/(?P<label>pos|neg)|(?:train/)?unsup)/(?P<stem>[^/.][^/]*)\.txt"
 )
+
+
+T = TypeVar("T")
 
 
 class Place(NamedTuple):
@@ -34,7 +37,7 @@ def read_imdb(path: Path) -> Iterator[RawDocument]:
     that holds none of the layouts.
     """
     found = False
-    files = _iter_folder(path, _imdb_place) if path.is_dir() else read_archive(path, _imdb_place)
+    files = walk_folder(path, _imdb_place) if path.is_dir() else read_archive(path, _imdb_place)
     for place, content in files:
         found = True
         yield RawDocument(place.doc_id, place.split, place.label, None, content)
@@ -54,7 +57,7 @@ def read_folder(path: Path) -> Iterator[RawDocument]:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder.", "prepare_corpus.kind folder reads a folder split/label/*.txt.")
     found = False
-    for place, content in _iter_folder(path, _folder_place):
+    for place, content in walk_folder(path, _folder_place):
         found = True
         yield RawDocument(place.doc_id, place.split, place.label, None, content)
     if not found and not any((path / name).is_dir() for name in SPLIT_NAMES):
@@ -86,8 +89,11 @@ def _folder_place(name: str) -> Place | None:
     return Place(name.removesuffix(".txt"), split, None if split == "unlabelled" else label)
 
 
-def _iter_folder(path: Path, place_of: Callable[[str], Place | None]) -> Iterator[tuple[Place, bytes]]:
-    """The files below `path` that have a place, by name; hidden ones do not count, links are refused."""
+def walk_folder(path: Path, wanted: Callable[[str], T | None]) -> Iterator[tuple[T, bytes]]:
+    """The files below `path` that `wanted` has an answer for, with that answer, by name.
+
+    Hidden ones do not count. Raises InputError for a link, pipe or device and for more than MAX_DOCUMENT_BYTES.
+    """
     for folder, folders, files in os.walk(path, onerror=_fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
@@ -95,9 +101,9 @@ def _iter_folder(path: Path, place_of: Callable[[str], Place | None]) -> Iterato
                 raise _refused(Path(folder, name), path, "a symbolic link")
         prefix = Path(folder).relative_to(path).as_posix() + "/"
         for name in sorted(files):
-            place = place_of(prefix.removeprefix("./") + name)
-            if place is not None:
-                yield place, _read_file(Path(folder, name), path)
+            answer = wanted(prefix.removeprefix("./") + name)
+            if answer is not None:
+                yield answer, _read_file(Path(folder, name), path)
 
 
 def _read_file(file: Path, source: Path) -> bytes:

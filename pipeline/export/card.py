@@ -30,6 +30,10 @@ _DATA = {
     "imdb": ("IMDB film reviews", "stanfordnlp/imdb"),
     "rotten-tomatoes": ("Rotten Tomatoes review snippets", None),
     "human-numbers": ("numbers in English words", None),
+    "nietzsche": ("a text by Nietzsche in English", None),
+    "sentences": ("sentiment labelled sentences of Amazon, IMDB and Yelp reviews (UCI)", None),
+    "names": ("surnames of 18 languages", None),
+    "bow-languages": ("a few English and Spanish sentences", None),
 }
 """By kind of corpus: its name, and its address on the Hub if it is the same there."""
 _DIRECTIONS = {"fwd": "forwards", "bwd": "backwards"}

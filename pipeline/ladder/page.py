@@ -71,7 +71,7 @@ def _cells(
 ) -> list[Line]:
     cells: list[Line] = [
         [row["rung"]], [row["about"], f" ({row['source']})"],
-        [sources.figure(name, "rungs", i, "published", "value", absent="")],
+        [sources.figure(name, "rungs", i, "published", "value", absent=""), metric_beside(row["published"])],
     ]
     for key, form in columns:
         cell: list[str | Figure] = [sources.figure(name, "rungs", i, "mean", key, form=form, absent="")]
@@ -79,3 +79,10 @@ def _cells(
             cell += [" ± ", sources.figure(name, "rungs", i, "deviation", key, form=form)]
         cells.append(cell)
     return cells
+
+
+def metric_beside(published: dict[str, Any] | None) -> str:
+    """The name of the note's figure, unless it is an accuracy or there is none."""
+    if published is None or published["metric"] == "accuracy":
+        return ""
+    return f" {published['metric'].replace('_', ' ')}"

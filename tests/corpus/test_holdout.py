@@ -152,3 +152,13 @@ def test_group_on_both_sides_of_the_source_is_refused() -> None:
 
 def test_names_of_splits_have_their_places() -> None:
     assert [SPLITS[number] for number in (TRAIN, UNLABELLED, VALID, TEST)] == ["train", "unlabelled", "valid", "test"]
+
+
+def test_a_number_of_test_documents_is_shared_evenly() -> None:
+    n = 300
+    labels = [0] * 200 + [1] * 90 + [2] * 10
+    index = index_of([TRAIN] * n, labels, [-1] * n, list(range(n)))
+    splits = plan_splits(index, PrepareCorpusSettings(test_documents=60)).splits
+    assert np.bincount(index.labels[splits == TEST]).tolist() == [25, 25, 9]  # one stays in train
+    with pytest.raises(UsageError, match=r"test_documents is 2, but train has 3 labels\. Set it to 3 or more"):
+        plan_splits(index, PrepareCorpusSettings(test_documents=2))
