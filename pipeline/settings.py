@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 def setting(
-    default: Any, meaning: str, *, affects_output: bool | Literal["when set"] = True, **constraints: Any
+    default: Any, meaning: str, *, affects_output: bool | Literal["unless default"] = True, **constraints: Any
 ) -> Any:
     """A setting: `meaning` is its help text. `affects_output=False` keeps it out of the fingerprint.
 
-    "when set" keeps it out while it is None, so that a new setting leaves what is sealed as it is.
+    "unless default" keeps it out while it has its default, so that a new setting leaves what is sealed as it is.
     """
     return Field(default, description=meaning, json_schema_extra={"affects_output": affects_output}, **constraints)
 
@@ -44,7 +44,7 @@ class Section(BaseModel):
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
             affects = extra.get("affects_output", True)
-            if affects and (affects != "when set" or getattr(self, name) is not None):
+            if affects and (affects != "unless default" or getattr(self, name) != field.default):
                 kept.add(name)
         return self.model_dump(mode="json", include=kept)
 
@@ -124,7 +124,7 @@ class PrepareCorpusSettings(Section):
     test_documents: Count | None = setting(
         None, "Hold out about this many for test instead of test_fraction, the same number per label; equal texts stay "
         "together.",
-        affects_output="when set",
+        affects_output="unless default",
     )
     limit_per_split: Count | None = setting(
         None, "Keep this many documents of each split of the source (seeded, same number per label)."

@@ -125,7 +125,10 @@ class FinetuneLMSettings(TrainingSettings):
         "inherit", "With inputs.start_lm: inherit (its tokenizer and vocabulary) or match (the run's own; a token "
         "takes the row of the same token, a piece those of the words it is part of, others the mean row).",
     )
-    unlabelled: bool = setting(True, "Also learn from the unlabelled split; false: from the training split alone.")
+    unlabelled: bool = setting(
+        True, "Also learn from the unlabelled split; false: from the training split alone.",
+        affects_output="unless default",
+    )
     transductive: bool = setting(
         False, "Let the language model read the test split's text (the published protocol); every report then says so."
     )

@@ -77,7 +77,7 @@ def status_of(*args: str) -> dict[str, dict[str, object]]:
     found = json.loads(good("status", "--json", *args).stdout)
     assert set(found) == {"run", "stages"}
     for stage in found["stages"]:
-        assert set(stage) == {"stage", "state", "why", "fingerprint", "metrics", "next"}
+        assert set(stage) == {"stage", "state", "why", "fingerprint", "metrics", "next", "job"}
         assert stage["state"] in ("sealed", "partial", "stale", "missing")
         assert (stage["next"] is None) == (stage["state"] == "sealed")
     return {stage["stage"]: stage for stage in found["stages"]}
@@ -123,8 +123,10 @@ def test_options_of_all_stages_are_those_of_run_without_from_and_until() -> None
     def options(command: str) -> set[str]:
         return set(re.findall(r"^  (--[a-z-]+)", good(command, "--help").stdout, re.MULTILINE))
 
+    own = {"prepare_corpus": {"--download-only", "--offline"}, "tokenize_corpus": {"--shard"}}
     for stage in STAGE_NAMES:
-        assert options(stage) == options("run") - {"--from", "--until"}
+        assert options(stage) - own.get(stage, set()) == options("run") - {"--from", "--until", "--offline"}
+        assert own.get(stage, set()) <= options(stage)
 
 
 @pytest.mark.parametrize("script", [*STAGE_NAMES, "evaluate_ensemble", "run_all"])
