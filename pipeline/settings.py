@@ -204,6 +204,8 @@ JOB_KINDS = ("cpu", "gpu")
 class JobSettings(Section):
     """What a batch job asks for; what is left out is the cluster's default."""
 
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # time = 90, memory = 16000
+
     partition: str | None = setting(None, "Partition (sbatch --partition).", affects_output=False)
     account: str | None = setting(None, "Account that is charged (sbatch --account).", affects_output=False)
     time: str | None = setting(

@@ -52,7 +52,7 @@ class Job:
 def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
     """The jobs of `plans`, which differ in their seed alone, for `stages`; each comes after those it waits for.
 
-    Raises UsageError if the recipe names a job for a stage that there is not.
+    Raises UsageError if the recipe names a job for a stage that there is not, or gives one less time than its warning.
     """
     settings = plans[0].runs[0].recipe.slurm
     _check_names(settings)
@@ -64,8 +64,10 @@ def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
         takers = [run for run, wanted in steps if stage in wanted]
         groups = [tuple(run for run in takers if (run.name in shared) == alone) for alone in (True, False)]
         for runs in filter(None, groups):
+            asked = job_settings(settings, stage)
+            _check_time(stage, asked, settings.warn_s)
             for shards in sorted({settings.shards if stage is TOKENIZE else 1, 1}, reverse=True):
-                job = Job(len(found) + 1, stage, runs, job_settings(settings, stage), before, shards)
+                job = Job(len(found) + 1, stage, runs, asked, before, shards)
                 found.append(job)
                 before = (job,)
     return found
@@ -76,6 +78,26 @@ def job_settings(settings: SlurmSettings, stage: Stage) -> JobSettings:
     kind = "gpu" if "precision" in stage.run_settings else "cpu"
     given = [settings.jobs[name].model_dump(exclude_unset=True) for name in (kind, stage.name) if name in settings.jobs]
     return JobSettings.model_validate({key: value for values in given for key, value in values.items()})
+
+
+def seconds(time: str) -> int:
+    """Of a time as sbatch reads it: MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS[:MINUTES[:SECONDS]]."""
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if not dash:
+        parts = [0, *parts] if len(parts) < 3 else parts
+    hours, minutes, second = (*parts, 0, 0)[:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + second
+
+
+def _check_time(stage: Stage, asked: JobSettings, warn_s: int) -> None:
+    """A job that is warned as soon as it starts would be stopped again and again."""
+    if asked.time is not None and seconds(asked.time) <= warn_s:
+        raise UsageError(
+            f"Jobs of {stage.name} have {seconds(asked.time)} seconds, and slurm.warn_s asks them to stop {warn_s} "
+            "before the end.",
+            f"Give them more time, or lower slurm.warn_s: --set slurm.warn_s={max(10, seconds(asked.time) // 4)}.",
+        )
 
 
 def _check_names(settings: SlurmSettings) -> None:

@@ -11,7 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.recipe import load_recipe
 from pipeline.runs import Request, resolve
 from pipeline.slurm.files import job_file
-from pipeline.slurm.jobs import Job, job_settings, plan_jobs
+from pipeline.slurm.jobs import Job, job_settings, plan_jobs, seconds
 from pipeline.slurm.queue import states
 from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage
 
@@ -63,6 +63,19 @@ def test_a_stage_asks_for_what_its_kind_does_and_then_its_own(stage: Stage) -> N
     assert (found.gpus, found.cpus) == ((1, None) if gpu else (None, 8))
     long = stage.name == "finetune_lm"
     assert found.time == ("3-0" if long else "2-0" if gpu else "1:00:00")
+
+
+@pytest.mark.parametrize(("time", "expected"), [
+    ("90", 5400), ("1:30", 90), ("2:00:01", 7201), ("1-2", 93600), ("1-2:30", 95400), ("1-2:30:05", 95405),
+])
+def test_times_are_read_as_sbatch_does(time: str, expected: int) -> None:
+    assert seconds(time) == expected
+
+
+def test_a_job_that_would_be_stopped_at_once_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"Jobs of finetune_lm have 240 seconds, .*asks them to stop 300 before"):
+        jobs_of("imdb", "slurm.jobs.gpu.time=4")
+    assert jobs_of("imdb", "slurm.jobs.gpu.time=4", "slurm.warn_s=60")
 
 
 def test_a_job_of_no_stage_is_refused() -> None:
