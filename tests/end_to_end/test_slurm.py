@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import random
 import subprocess
@@ -25,6 +26,9 @@ SETTINGS = (
     "finetune_lm.phases=[{name='a', lr=0.01, epochs=6}]", "train_classifier.phases=[{name='a', lr=0.01, epochs=6}]",
     "slurm.restarts=50",
 )
+CLEARED_S = 4.0
+"""A job that starts again sooner may find its node still clearing up, which Slurm takes for a failure ("credential
+revoked"); left alone it waits two minutes."""
 DISTURBANCES = ("preempt", "requeue", "warn", "limit")
 ENDED_WELL = {"COMPLETED"}
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
@@ -99,9 +103,11 @@ def disturb(cluster: Cluster, job: str, how: str) -> None:
     if how == "preempt":
         cluster.call("sbatch", "--parsable", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 2")
         return
+    # Less time than its warning, so that it is warned at once; what it has used up already would end it unwarned.
+    minutes = cluster.call("squeue", "--noheader", "--states=all", "--format=%M", f"--jobs={job}").split(":")[0]
     words = {
         "requeue": ("scontrol", "requeue", job), "warn": ("scancel", "--signal=USR1", job),
-        "limit": ("scontrol", "update", f"jobid={job}", "TimeLimit=1"),
+        "limit": ("scontrol", "update", f"jobid={job}", f"TimeLimit={int(minutes) + 2}"),
     }[how]
     subprocess.run(words, env=cluster.environment, check=False, capture_output=True, timeout=60)
 
@@ -147,6 +153,7 @@ def disturbed_round(cluster: Cluster, home: Path, run: str, rng: random.Random) 
     jobs = submit(cluster, home, run, "--from", "finetune_lm", *more)
     stages = ("finetune_lm", "train_classifier", "evaluate_classifier")
     disturbances, next_at = 0, time.monotonic() + rng.uniform(1, 8)
+    pending_since: dict[str, float] = {}
     for states in watched(cluster, home, run, jobs):
         for i in range(1, len(jobs)):
             if states[i] == "RUNNING":
@@ -156,7 +163,9 @@ def disturbed_round(cluster: Cluster, home: Path, run: str, rng: random.Random) 
             disturb(cluster, running[0], rng.choice(DISTURBANCES))
             disturbances, next_at = disturbances + 1, time.monotonic() + rng.uniform(3, 10)
         for job, state in zip(jobs, states, strict=True):
-            if state == "PENDING":
+            since = pending_since.get(job, math.inf)
+            pending_since[job] = min(since, time.monotonic()) if state == "PENDING" else math.inf
+            if time.monotonic() - pending_since[job] > CLEARED_S:
                 cluster.free(job)
     return disturbances
 
