@@ -177,6 +177,8 @@ def main() -> None:
         if section not in SECTIONS:
             parser.error(f"there is no section {section}: {', '.join(SECTIONS)}")
         record(section, run, asked.home, asked.what, asked.command)
+    if not RECORDS.exists():
+        parser.error(f"nothing is recorded yet in {RECORDS.relative_to(DOCS.parent)}: give --record SECTION RUN")
     kept = json.loads(RECORDS.read_text(encoding="utf-8"))
     text = page(kept)
     if asked.check:
