@@ -38,9 +38,9 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial")
 
 
-def parts_path(partial: Path, fingerprint: str) -> Path:
-    """Beside the work folder `partial`: where several jobs put their shares of the artifact `fingerprint`."""
-    return partial.with_suffix(f".parts-{fingerprint[:16]}")
+def parts_path(target: Path, fingerprint: str) -> Path:
+    """Where several jobs put their shares of the artifact `fingerprint` that `target` will be."""
+    return target.with_name(f".{target.name}.parts-{fingerprint[:16]}")
 
 
 def open_partial(

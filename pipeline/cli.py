@@ -3,6 +3,7 @@
 Nothing here imports torch, fastai, spaCy, pyarrow or scikit-learn: `--help` and `status` answer at once.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,27 +32,21 @@ from pipeline.commands import (
     tokens,
 )
 from pipeline.commands.group import Commands, StageCommand
+from pipeline.commands.naming import names_a_run
 from pipeline.errors import UsageError
 from pipeline.options import (
     DryRunOption,
     ForceOption,
-    HomeOption,
     OfflineOption,
-    ProtocolOption,
-    RecipeOption,
-    RunOption,
     SetOption,
-    SourceOption,
     StopAfterOption,
     VariantOption,
 )
 from pipeline.progress import Reporter, printable
 from pipeline.recipe import load_recipe, shipped_recipes
-from pipeline.runs import PREPARE
-from pipeline.stage import ENSEMBLE, STAGE_NAMES, STAGES, Stage, run_stages, select
+from pipeline.stage import ENSEMBLE, PREPARE, STAGE_NAMES, STAGES, TOKENIZE, Stage, run_stages, select
 
 PROGRAM = "python -m pipeline"
-TOKENIZE = STAGES[1]
 
 app = typer.Typer(
     cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -63,43 +58,32 @@ app = typer.Typer(
 
 
 @app.command()
-def run(  # noqa: PLR0917
-    recipe: RecipeOption = None,
-    run: RunOption = None,
+@names_a_run
+def run(
+    request: runs.Request,
+    *,
     first: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help=f"First stage to run: {', '.join(STAGE_NAMES)}.")
     ] = None,
     last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = None,
-    overrides: SetOption = None,
-    source: SourceOption = None,
-    variant: VariantOption = None,
-    protocol: ProtocolOption = None,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     offline: OfflineOption = False,
     stop_after: StopAfterOption = None,
-    home: HomeOption = Path(),
 ) -> None:
     """Run all stages; those that are sealed and unchanged are skipped.
 
     A recipe with variants is run once for each, as <run>-<variant>; they share one corpus where its settings are equal.
     Then comes the ensemble of those that [evaluate_ensemble] names, unless --variant or --until is given.
     """
-    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
     stages = select(first, last)
     plan = runs.resolve(request.offline() if offline else request)
     _carry_out(plan, stages if last else (*stages, ENSEMBLE), force, dry_run, stop_after)
 
 
-@app.command(PREPARE.name, cls=StageCommand, short_help=PREPARE.summary,
-             help=f"{PREPARE.summary} Reads: outside data. Writes: corpus.")
-def prepare_corpus(  # noqa: PLR0917
-    recipe: RecipeOption = None,
-    run: RunOption = None,
-    overrides: SetOption = None,
-    source: SourceOption = None,
-    variant: VariantOption = None,
-    protocol: ProtocolOption = None,
+def _prepare_corpus(
+    request: runs.Request,
+    *,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     download_only: Annotated[
@@ -108,16 +92,19 @@ def prepare_corpus(  # noqa: PLR0917
     ] = False,
     offline: OfflineOption = False,
     stop_after: StopAfterOption = None,
-    home: HomeOption = Path(),
 ) -> None:
-    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
-    if download_only and offline:
-        raise UsageError("--download-only and --offline exclude each other.", "Leave out one of the two.")
-    plan = runs.resolve(request.offline() if offline else request)
     if download_only:
-        _download(plan)
+        _refuse("--download-only", {"--offline": offline, "--force": force, "--dry-run": dry_run})
+        _download(runs.resolve(request))
     else:
-        _carry_out(plan, (PREPARE,), force, dry_run, stop_after)
+        _carry_out(runs.resolve(request.offline() if offline else request), (PREPARE,), force, dry_run, stop_after)
+
+
+def _refuse(option: str, others: dict[str, bool]) -> None:
+    """UsageError if one of the options `others` was given beside `option`."""
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise UsageError(f"{option} and {given[0]} exclude each other.", "Leave out one of the two.")
 
 
 def _download(plan: runs.Plan) -> None:
@@ -128,38 +115,9 @@ def _download(plan: runs.Plan) -> None:
         print(found.path or f"{one_run.recipe.prepare_corpus.kind} is generated: nothing to fetch")
 
 
-def _reads(stage: Stage) -> str:
-    return ", ".join((*stage.reads, *(f"{slot} if given" for slot in stage.may_read)))
-
-
-def _stage_command(stage: Stage) -> Callable[..., None]:
-    def command(  # noqa: PLR0917
-        recipe: RecipeOption = None,
-        run: RunOption = None,
-        overrides: SetOption = None,
-        source: SourceOption = None,
-        variant: VariantOption = None,
-        protocol: ProtocolOption = None,
-        force: ForceOption = False,
-        dry_run: DryRunOption = False,
-        stop_after: StopAfterOption = None,
-        home: HomeOption = Path(),
-    ) -> None:
-        request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
-        _carry_out(runs.resolve(request), (stage,), force, dry_run, stop_after)
-
-    return command
-
-
-@app.command(TOKENIZE.name, cls=StageCommand, short_help=TOKENIZE.summary,
-             help=f"{TOKENIZE.summary} Reads: {_reads(TOKENIZE)}. Writes: {TOKENIZE.writes}.")
-def tokenize_corpus(  # noqa: PLR0917
-    recipe: RecipeOption = None,
-    run: RunOption = None,
-    overrides: SetOption = None,
-    source: SourceOption = None,
-    variant: VariantOption = None,
-    protocol: ProtocolOption = None,
+def _tokenize_corpus(
+    request: runs.Request,
+    *,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     shard: Annotated[
@@ -167,31 +125,45 @@ def tokenize_corpus(  # noqa: PLR0917
                                  "nothing: for N jobs at once. The same command without it puts them together.")
     ] = None,
     stop_after: StopAfterOption = None,
-    home: HomeOption = Path(),
 ) -> None:
-    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
+    plan = runs.resolve(request)
     if shard is None:
-        _carry_out(runs.resolve(request), (TOKENIZE,), force, dry_run, stop_after)
+        _carry_out(plan, (TOKENIZE,), force, dry_run, stop_after)
         return
+    _refuse("--shard", {"--force": force, "--dry-run": dry_run})
     share, reporter = parts.Share.parse(shard), Reporter()
     stopping.forget()
     stopping.stop_after(stop_after)
     with stopping.signals_ask(reporter):
-        for one_run in runs.resolve(request).runs:
+        for one_run, wanted in plan.steps((TOKENIZE,)):
+            runs.check_shared_corpus(plan, one_run, wanted)
             parts.make_share(one_run, TOKENIZE, share, reporter)
 
 
-for _stage in STAGES[2:]:
+def _stage_command(stage: Stage) -> Callable[..., None]:
+    def command(
+        request: runs.Request, force: ForceOption = False, dry_run: DryRunOption = False,
+        stop_after: StopAfterOption = None,
+    ) -> None:
+        _carry_out(runs.resolve(request), (stage,), force, dry_run, stop_after)
+
+    return command
+
+
+_OF_THEIR_OWN: dict[Stage, Callable[..., None]] = {PREPARE: _prepare_corpus, TOKENIZE: _tokenize_corpus}
+for _stage in STAGES:
+    _reads = ", ".join((*_stage.reads, *(f"{slot} if given" for slot in _stage.may_read)))
     app.command(_stage.name, cls=StageCommand, short_help=_stage.summary,
-                help=f"{_stage.summary} Reads: {_reads(_stage)}. Writes: {_stage.writes}.")(
-        _stage_command(_stage)
+                help=f"{_stage.summary} Reads: {_reads or 'outside data'}. Writes: {_stage.writes}.")(
+        names_a_run(_OF_THEIR_OWN.get(_stage) or _stage_command(_stage))
     )
 
 
 @app.command(ENSEMBLE.name, cls=StageCommand, short_help=ENSEMBLE.summary)
-def evaluate_ensemble(  # noqa: PLR0917
-    recipe: RecipeOption = None,
-    run: RunOption = None,
+@functools.partial(names_a_run, without=("variant",))
+def evaluate_ensemble(
+    request: runs.Request,
+    *,
     evaluations: Annotated[
         list[str] | None, typer.Option("--evaluation", metavar="FOLDER|RUN", help="A member: a sealed evaluation, or "
                                        "the run that has one. Give two or more, and --output.")
@@ -199,20 +171,15 @@ def evaluate_ensemble(  # noqa: PLR0917
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FOLDER", help="The folder to write, with --evaluation.")
     ] = None,
-    overrides: SetOption = None,
-    source: SourceOption = None,
-    protocol: ProtocolOption = None,
     force: ForceOption = False,
     dry_run: DryRunOption = False,
     stop_after: StopAfterOption = None,
-    home: HomeOption = Path(),
 ) -> None:
     """Average the predictions of several evaluated classifiers and score them.
 
     Reads the evaluations of the variants that the recipe names as members, or any others given by --evaluation:
     tokenizers, directions and seeds may differ, corpus and labels may not. Writes: ensemble.
     """
-    request = runs.Request(recipe, run, tuple(overrides or ()), source, None, home, protocol)
     if not evaluations and output is None:
         _carry_out(ensembles.of_recipe(request), (ENSEMBLE,), force, dry_run, stop_after)
         return
@@ -252,25 +219,20 @@ def _say_remembered(plan: runs.Plan) -> None:
 
 
 @app.command("status")
-def show_status(  # noqa: PLR0917
-    recipe: RecipeOption = None,
-    run: RunOption = None,
-    overrides: SetOption = None,
-    source: SourceOption = None,
-    variant: VariantOption = None,
-    protocol: ProtocolOption = None,
+@names_a_run
+def show_status(
+    request: runs.Request,
     as_json: Annotated[
         bool,
         typer.Option("--json", help='One object {"run", "stages": [{"stage", "state", "why", "fingerprint", "metrics", '
                      '"next", "job"}]}. Without --variant, the stages of all variants are in one list, named '
                      "STAGE[VARIANT]; a shared prepare_corpus comes once."),
     ] = False,
-    home: HomeOption = Path(),
 ) -> None:
     """Say where every stage stands, sealed, partial, stale or missing, and the exact command to go on."""
-    if run is not None and recipe is None:
-        runs.check_exists(run, home)
-    plan = runs.resolve(runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol))
+    if request.run is not None and request.recipe is None:
+        runs.check_exists(request.run, request.home)
+    plan = runs.resolve(request)
     found = status.rows(plan)
     if as_json:
         print(status.to_json(plan, found))

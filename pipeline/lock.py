@@ -2,11 +2,30 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import LockedError
 from pipeline.provenance import this_process
+
+POLL_S = 0.2
+
+
+@contextlib.contextmanager
+def in_turn(path: Path, poll: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file `path` once nobody else does; `poll` is called while waiting and may raise."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    while not lock.is_locked:
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=POLL_S)
+        if not lock.is_locked:
+            poll()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -108,6 +108,6 @@ def make(order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Rep
             wall_s=round(wall_s, 3), peak_memory_mb=round(machine.peak_memory_mb(), 1), metrics=outcome.metrics,
         ),
     )
-    shutil.rmtree(attempts.parts_path(folder, order.fingerprint), ignore_errors=True)
+    shutil.rmtree(attempts.parts_path(order.target, order.fingerprint), ignore_errors=True)
     reporter.line(f"{order.stage}: sealed in {format_duration(wall_s)} ({order.target})")
     return sealed

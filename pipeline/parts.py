@@ -6,10 +6,11 @@ The result is that of the stage alone, byte for byte: a share holds pieces that 
 import importlib
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline import machine
 from pipeline.artifact import read_manifest
-from pipeline.attempt import partial_path, parts_path
+from pipeline.attempt import parts_path
 from pipeline.errors import UsageError
 from pipeline.lock import locked
 from pipeline.progress import Reporter
@@ -42,25 +43,41 @@ class Share:
 def make_share(run: Run, stage: Stage, share: Share, reporter: Reporter) -> None:
     """Make `share` of the work of `stage`, or find it made; nothing is sealed.
 
-    Raises what the stage raises, and LockedError if the same share is being made.
+    If the stage itself seals the whole meanwhile, that is what was wanted. Raises what the stage raises, UsageError if
+    the recipe names what the stage would make, and LockedError if the same share is being made.
     """
     target = run.path(stage.writes)
+    if run.given(stage.writes) is not None:
+        raise UsageError(f"The recipe names {target}: {stage.name} has nothing to make.", "Leave out --shard.")
     with machine.limits_told(stage.name):
         inputs = open_inputs(run, stage)
         fingerprints = {slot: artifact.manifest.fingerprint for slot, artifact in inputs.items()}
         fingerprint = fingerprint_of(run, stage, fingerprints, None)
-        before = read_manifest(target)
-        if before is not None and before.fingerprint == fingerprint:
-            reporter.line(f"{stage.name}: nothing changed ({target})")
-            return
-        folder = parts_path(partial_path(target), fingerprint)
-        with locked(folder / f"share-{share.number}-of-{share.of}"):
-            work = folder / f"work-{share.number}-of-{share.of}"
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-            context = StageContext(
-                run.recipe, getattr(run.recipe, stage.name), inputs, None, fingerprint, work, True, reporter, folder
-            )
-            importlib.import_module(f"pipeline.stages.{stage.name}").run_share(context, share.number, share.of)
-            shutil.rmtree(work)
-    reporter.line(f"{stage.name}: share {share} is made; the stage itself puts the shares together")
+        folder = parts_path(target, fingerprint)
+        context = StageContext(
+            run.recipe, getattr(run.recipe, stage.name), inputs, None, fingerprint,
+            folder / f"work-{share.number}-of-{share.of}", True, reporter, folder,
+        )
+        try:
+            if not _is_sealed(target, fingerprint):
+                _make(context, stage, share)
+                reporter.line(f"{stage.name}: share {share} is made; the stage itself puts the shares together")
+                return
+        except FileNotFoundError:  # the folder of shares goes when the whole is sealed
+            if not _is_sealed(target, fingerprint):
+                raise
+    reporter.line(f"{stage.name}: nothing changed ({target})")
+
+
+def _is_sealed(target: Path, fingerprint: str) -> bool:
+    manifest = read_manifest(target)
+    return manifest is not None and manifest.fingerprint == fingerprint
+
+
+def _make(context: StageContext, stage: Stage, share: Share) -> None:
+    assert context.parts is not None
+    with locked(context.parts / f"share-{share.number}-of-{share.of}"):
+        shutil.rmtree(context.work, ignore_errors=True)
+        context.work.mkdir()
+        importlib.import_module(f"pipeline.stages.{stage.name}").run_share(context, share.number, share.of)
+        shutil.rmtree(context.work)

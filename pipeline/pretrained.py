@@ -8,6 +8,7 @@ from pathlib import Path
 DEFAULT_MODEL = "sample"
 """What is used where no model is named: a run of this name, or a model that ships."""
 
+MODEL_SLOTS = ("lm", "classifier")
 _PACKAGE = Path(__file__).resolve().parent
 _HOMES = (_PACKAGE / "pretrained_models", _PACKAGE.parent / "models" / "pretrained")
 

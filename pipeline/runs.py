@@ -19,10 +19,9 @@ from pipeline.artifact import read_manifest
 from pipeline.errors import InputError, StorageError, UsageError
 from pipeline.protocol import SUFFIX, Protocol
 from pipeline.recipe import DEFAULT_RECIPE, Recipe, load_recipe
-from pipeline.stage import ENSEMBLE, STAGES, Run, Stage, member_slot
+from pipeline.stage import ENSEMBLE, PREPARE, Run, Stage, member_slot
 from pipeline.standing import StageStatus, status
 
-PREPARE = STAGES[0]
 ARGUMENTS_FILE = "run.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What runs and variants may be called."""

@@ -20,7 +20,7 @@ from pipeline.artifact import Artifact, InputRecord, Manifest
 from pipeline.attempt import RESUME, Attempt, parts_path, unfinished
 from pipeline.errors import InputError, UsageError
 from pipeline.making import Order, StageOutcome
-from pipeline.pretrained import shipped
+from pipeline.pretrained import MODEL_SLOTS, shipped
 from pipeline.progress import Reporter
 from pipeline.recipe import Recipe
 from pipeline.settings import Section
@@ -60,6 +60,7 @@ STAGES: tuple[Stage, ...] = (
           "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=3,
           run_settings=("seed", "precision")),
 )
+PREPARE, TOKENIZE = STAGES[:2]
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 ENSEMBLE = Stage(
     "evaluate_ensemble", (), "ensemble", "Average the predictions of several evaluated classifiers and score them.",
@@ -154,7 +155,9 @@ class Run:
         value = getattr(self.recipe.inputs, slot, None)
         if value is None:
             return None
-        return shipped(value, "lm" if slot == "start_lm" else slot, self.recipe.run.direction) or Path(value)
+        path, kind = Path(value), "lm" if slot == "start_lm" else slot
+        by_name = None if path.exists() or kind not in MODEL_SLOTS else shipped(value, kind, self.recipe.run.direction)
+        return by_name or path
 
     def inputs_of(self, stage: Stage) -> tuple[str, ...]:
         """Slots that `stage` reads in this run; those of members are called by `member_slot`.
@@ -289,7 +292,7 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
         return _module(stage).run(
             StageContext(
                 run.recipe, settings, inputs, source, fingerprint, folder, resuming, reporter,
-                parts_path(folder, fingerprint),
+                parts_path(target, fingerprint),
             )
         )
 

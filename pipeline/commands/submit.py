@@ -1,47 +1,34 @@
 """The `submit` command: its options, and what was handed in."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline import runs
+from pipeline.commands.naming import names_a_run
 from pipeline.errors import UsageError
-from pipeline.options import (
-    HomeOption,
-    OfflineOption,
-    ProtocolOption,
-    RecipeOption,
-    RunOption,
-    SetOption,
-    SourceOption,
-    VariantOption,
-)
+from pipeline.options import OfflineOption
 from pipeline.stage import ENSEMBLE, STAGE_NAMES, select
 
 
-def command(  # noqa: PLR0917
-    recipe: RecipeOption = None,
-    run: RunOption = None,
+@names_a_run
+def command(
+    request: runs.Request,
+    *,
     first: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help=f"First stage: {', '.join(STAGE_NAMES)}.")
     ] = None,
     last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Last stage.")] = None,
-    overrides: SetOption = None,
-    source: SourceOption = None,
-    variant: VariantOption = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="N,...", help="A run of each seed, called RUN-seedN; their stages "
                                  "are job arrays, as those of variants are.")
     ] = None,
-    protocol: ProtocolOption = None,
     offline: OfflineOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the files, hand nothing in. chain.sh among them runs the same "
                            "stages without Slurm.")
     ] = False,
-    home: HomeOption = Path(),
 ) -> None:
     """Make a batch job of every stage and hand them to Slurm, each after the ones it needs.
 
@@ -51,18 +38,19 @@ def command(  # noqa: PLR0917
     from pipeline.slurm import files, queue
     from pipeline.slurm.jobs import plan_jobs
 
-    request = runs.Request(recipe, run, tuple(overrides or ()), source, variant, home, protocol)
     plan = runs.resolve(request.offline() if offline else request)
     plans = [plan] if seeds is None else [_with_seed(plan, seed) for seed in _numbers(seeds)]
     stages = select(first, last)
     jobs = plan_jobs(plans, stages if last else (*stages, ENSEMBLE))
-    folder = home / "data" / plan.name / files.FOLDER
+    folder = request.home / "data" / plan.name / files.FOLDER
     words = ["submit", *(["--from", first] if first else []), *(["--until", last] if last else [])]
     command_line = plan.command_line.command(*words, *(["--seeds", seeds] if seeds else []))
     files.write_files(folder, jobs, command_line)
-    for one in plans:
-        runs.remember(one)
-    ids = {} if dry_run else queue.submit(folder, jobs)
+    ids: dict[str, str] = {}
+    if not dry_run:
+        for one in plans:
+            runs.remember(one)
+        ids = queue.submit(folder, jobs)
     for job in jobs:
         elements = f", {len(job.elements)} elements" if len(job.elements) > 1 else ""
         print(f"{ids.get(job.name, 'not handed in')}  {files.file_of(folder, job)}{elements}")

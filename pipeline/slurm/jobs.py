@@ -8,9 +8,7 @@ from pipeline.errors import UsageError
 from pipeline.parts import Share
 from pipeline.runs import Plan
 from pipeline.settings import JobSettings, SlurmSettings
-from pipeline.stage import ENSEMBLE, STAGES, Run, Stage
-
-TOKENIZE = STAGES[1]
+from pipeline.stage import ENSEMBLE, STAGES, TOKENIZE, Run, Stage
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from pipeline import stopping
 from pipeline.artifact import hash_folder
 from pipeline.corpus.documents import SPLITS
 from pipeline.errors import DataError
+from pipeline.lock import in_turn
 from pipeline.making import StageOutcome
 from pipeline.settings import TokenizeCorpusSettings
 from pipeline.stage import StageContext
@@ -87,7 +87,8 @@ def run_share(context: StageContext, number: int, of: int) -> None:
     """
     assert context.parts is not None
     documents = context.inputs["corpus"].file("documents.parquet")
-    with FileLock(context.parts / ".tokenizer.lock"):
+    where = f"tokenize_corpus, share {number}/{of},"
+    with in_turn(context.parts / ".tokenizer.lock", lambda: stopping.check(where)):
         tokenizer, folder, _ = _prepare_tokenizer(context, documents, context.parts)
     shards = context.parts / f"pieces-{hash_folder(folder)[:16]}"
     shards.mkdir(exist_ok=True)
@@ -98,7 +99,7 @@ def run_share(context: StageContext, number: int, of: int) -> None:
             documents, tokenizer, folder, shards, row_groups=row_groups, workers=context.settings.workers
         ):
             task.advance()
-            stopping.check(f"tokenize_corpus, share {number}/{of},")
+            stopping.check(where)
 
 
 def _prepare_tokenizer(

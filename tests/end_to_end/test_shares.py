@@ -2,11 +2,11 @@
 
 import hashlib
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
 from command_line import call, write_reviews
+from filelock import FileLock
 
 from pipeline.errors import UsageError
 from pipeline.parts import Share
@@ -27,12 +27,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def tokenize(home: Path, kind: str, run: str, command: str = "tokenize_corpus", more: tuple[str, ...] = ()) -> str:
+def tokenize(
+    home: Path, kind: str, run: str, command: str = "tokenize_corpus", more: tuple[str, ...] = (), *,
+    exit_code: int = 0,
+) -> str:
     settings = ("prepare_corpus.split_column=split", "tokenize_corpus.workers=1", *KINDS[kind])
     given = () if run == kind else ("--set", f"inputs.corpus={home / 'data' / kind / 'corpus'}")
     return str(call(
         command, "--recipe", "smoke", "--run", run, "--home", str(home), "--source", str(home / "reviews.csv"),
-        *(word for setting in settings for word in ("--set", setting)), *given, *more,
+        *(word for setting in settings for word in ("--set", setting)), *given, *more, exit_code=exit_code,
     ).stderr)
 
 
@@ -69,17 +72,36 @@ def test_a_missing_or_damaged_share_is_made_when_they_are_put_together(home: Pat
 
 def test_jobs_may_work_at_once_on_shares_and_on_the_whole(home: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    shares = [("--shard", f"{number}/3") for number in (1, 2, 3)]
+    at_once = [("--shard", f"{number}/3") for number in (1, 2, 3)]
     jobs = [spawn.Process(target=tokenize, args=(home, "subword", "at-once", "tokenize_corpus", more))
-            for more in shares]
-    os.environ["OMP_NUM_THREADS"] = "1"
+            for more in (*at_once, ())]
     for job in jobs:
         job.start()
     for job in jobs:
         job.join(120)
-    assert [job.exitcode for job in jobs] == [0, 0, 0]
+    assert [job.exitcode for job in jobs] == [0] * 4
     tokenize(home, "subword", "at-once")
     assert contents(home, "at-once") == contents(home, "subword")
+
+
+def test_a_share_that_waits_for_the_pieces_stops_when_asked(home: Path) -> None:
+    tokenize(home, "subword", "waits", more=("--shard", "1/2"))
+    (parts,) = (home / "data/waits").glob(".tokens.parts-*")
+    with FileLock(parts / ".tokenizer.lock"):
+        said = tokenize(home, "subword", "waits", more=("--shard", "2/2", "--stop-after", "0"), exit_code=75)
+    assert "share 2/2, was stopped by the limit of 0 minutes" in said
+    tokenize(home, "subword", "waits", more=("--shard", "2/2"))
+
+
+@pytest.mark.parametrize("option", ["--force", "--dry-run"])
+def test_a_share_is_neither_forced_nor_rehearsed(home: Path, option: str) -> None:
+    said = tokenize(home, "word", "word", more=("--shard", "1/2", option), exit_code=2)
+    assert f"--shard and {option} exclude each other" in said
+
+
+def test_tokens_that_the_recipe_names_have_no_shares(home: Path) -> None:
+    given = ("--shard", "1/2", "--set", f"inputs.tokens={home / 'data/word/tokens'}")
+    assert "tokenize_corpus has nothing to make" in tokenize(home, "word", "named", more=given, exit_code=2)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/0", "-1/2"])
