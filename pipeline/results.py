@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, Manifest, read_manifest
+from pipeline.artifact import MANIFEST, Artifact, Manifest, read_manifest
 from pipeline.errors import InputError, UsageError
 from pipeline.pretrained import shipped_models
 from pipeline.progress import format_duration
 from pipeline.report.chain import START, Link, chain_to
-from pipeline.report.summary import aligned, interval, notes, percent, with_protocol
+from pipeline.report.summary import aligned, interval, notes, percent, to_beat, with_protocol
 
 SLOTS = ("evaluation", "ensemble")
 
@@ -66,20 +66,17 @@ def read_results(names: Sequence[str], home: Path) -> list[Result]:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Majority class, baseline and every result, in aligned columns."""
-    first = results[0].metrics
+    """Majority class, baselines (they look at as many labels as their result) and every result, in aligned columns."""
     rows = [["Test split", "", "accuracy", "95 % interval", "time"]]
-    rows.append(["majority class", "", percent(first["majority_accuracy"]), "", ""])
-    baselines = {result.metrics["baseline"]["name"]: result.metrics["baseline"] for result in results
-                 if "baseline" in result.metrics}
-    rows += [[name, "", percent(found["accuracy"]), interval(found), ""] for name, found in baselines.items()]
+    beaten = dict.fromkeys(tuple(row) for result in results for row in to_beat(result.metrics))
+    rows += [[name, "", accuracy, spread, ""] for name, accuracy, spread in beaten]
     rows += [
         [with_protocol(result.run, result.metrics), result.how, percent(result.metrics["accuracy"]),
          interval(result.metrics), format_duration(result.wall_s)]
         for result in results
     ]
     said = dict.fromkeys(note for result in results for note in notes(result.metrics))
-    return "\n".join([*aligned(rows, left=2), f"{first['test_documents']:,} test documents", *said])
+    return "\n".join([*aligned(rows, left=2), f"{results[0].metrics['test_documents']:,} test documents", *said])
 
 
 def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -89,7 +86,7 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def _read(name: str, home: Path) -> list[Result]:
     folder = Path(name)
-    manifest = read_manifest(folder) if (folder / "manifest.json").exists() else None
+    manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
     if manifest is not None and manifest.slot in SLOTS:
         return [_result(folder.resolve().parent.name, Artifact(folder, manifest), home)]
     found = []

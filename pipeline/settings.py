@@ -206,17 +206,17 @@ class JobSettings(Section):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)  # time = 90, memory = 16000
 
-    partition: str | None = setting(None, "Partition (sbatch --partition).", affects_output=False)
-    account: str | None = setting(None, "Account that is charged (sbatch --account).", affects_output=False)
+    partition: str | None = setting(None, "Partition (sbatch --partition).")
+    account: str | None = setting(None, "Account that is charged (sbatch --account).")
     time: str | None = setting(
         None, "Longest time, as MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS; a stage that is stopped by it goes on in "
-        "the next turn.", affects_output=False, pattern=r"^[0-9]+(-[0-9]+)?(:[0-9]{2}){0,2}$",
+        "the next turn.", pattern=r"^[0-9]+(-[0-9]+)?(:[0-9]{2}){0,2}$",
     )
-    cpus: Count | None = setting(None, "Processors (sbatch --cpus-per-task).", affects_output=False)
-    memory: str | None = setting(None, "Memory, such as 16G (sbatch --mem).", affects_output=False,
+    cpus: Count | None = setting(None, "Processors (sbatch --cpus-per-task).")
+    memory: str | None = setting(None, "Memory, such as 16G (sbatch --mem).",
                                  pattern=r"^[0-9]+[KMGT]?$")
-    gpus: int | None = setting(None, "GPUs of the node (sbatch --gres=gpu:N).", affects_output=False, ge=1)
-    options: tuple[str, ...] = setting((), "More options of sbatch, each as on its command line.", affects_output=False)
+    gpus: int | None = setting(None, "GPUs of the node (sbatch --gres=gpu:N).", ge=1)
+    options: tuple[str, ...] = setting((), "More options of sbatch, each as on its command line.")
 
 
 class SlurmSettings(Section):
@@ -224,21 +224,21 @@ class SlurmSettings(Section):
 
     setup: tuple[str, ...] = setting(
         (), "Shell lines before each stage, such as \"module load cuda\" or \"source .venv/bin/activate\"; with them "
-        "the jobs call the python that they find.", affects_output=False,
+        "the jobs call the python that they find.",
     )
     warn_s: int = setting(
-        300, "Seconds before the end of its time at which a stage is asked to save and stop.", affects_output=False,
+        300, "Seconds before the end of its time at which a stage is asked to save and stop.",
         ge=10,
     )
     restarts: int = setting(
-        20, "How often a stopped stage is put into the queue again, at most.", affects_output=False, ge=0
+        20, "How often a stopped stage is put into the queue again, at most.", ge=0
     )
     shards: Count = setting(
-        1, "Jobs that tokenize the corpus at once, each its share (`tokenize_corpus --shard`).", affects_output=False
+        1, "Jobs that tokenize the corpus at once, each its share (`tokenize_corpus --shard`)."
     )
     jobs: dict[str, JobSettings] = setting(
         {}, "What is asked for: [slurm.jobs.cpu] for stages that train nothing, [slurm.jobs.gpu] for those that train "
-        "or predict, [slurm.jobs.STAGE] for one stage, over these.", affects_output=False,
+        "or predict, [slurm.jobs.STAGE] for one stage, over these.",
     )
 
     @model_validator(mode="before")

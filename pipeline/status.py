@@ -70,7 +70,7 @@ def rows(plan: Plan) -> list[Row]:
         stage = _below_stale_corpus(stage) if shared_stale else stage
         row = Row(plan.ensemble, ENSEMBLE.name, stage, True, None)
         found.append(row if stage.state == "sealed" else replace(row, next=next_command(plan, [*found, row])))
-    jobs = jobs_of_runs(plan.command_line.home)
+    jobs = jobs_of_runs(plan.request.home, {row.run.name for row in found})
     return [replace(row, job=jobs.get((row.run.name, row.stage.stage.name))) for row in found]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import __version__
+from pipeline.benchmark.record import machine_in_words
 from pipeline.benchmark.table import number, share, times
 from pipeline.errors import ExitCode
 from pipeline.recipe import load_recipe, shipped_recipes
@@ -84,11 +85,10 @@ def benchmark_notes() -> str:
     """The machine, and the figures that fastai has no counterpart for."""
     recorded = _recorded()
     cases, machine = {case["name"]: case for case in recorded["cases"]}, recorded["machine"]
-    unit = f" with {machine['matrix_unit']}" if machine["matrix_unit"] else ""
     data = sorted({case["data"] for case in cases.values() if "data" in case})
     notes = [
-        f"Last measured {max(case['date'] for case in cases.values())} on {machine['processor']}{unit}, "
-        f"{machine['cores']} cores, torch threads {machine['threads']}; data: {', '.join(data)}."
+        f"Last measured {max(case['date'] for case in cases.values())} on {machine_in_words(machine)}, "
+        f"torch threads {machine['threads']}; data: {', '.join(data)}."
     ]
     if "startup-status" in cases:
         notes.append(f"`status` answers in {number(cases['startup-status']['ours'])} s.")

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import results, runs
-from pipeline.benchmark.record import describe_machine
+from pipeline.benchmark.record import describe_machine, machine_in_words
 from pipeline.picture import write_picture
 from pipeline.progress import format_duration
 from pipeline.report.evaluation_page import escape, table
-from pipeline.report.summary import interval, percent
+from pipeline.report.summary import interval, percent, to_beat
 from pipeline.storage import write_durably
 
 if TYPE_CHECKING:
@@ -68,11 +68,9 @@ def _command(name: str, home: Path) -> str:
 
 def page(kept: dict[str, Any]) -> str:
     """The whole page."""
-    machine = kept["machine"]
-    unit = f" with {machine['matrix_unit']}" if machine["matrix_unit"] else ""
     parts = [
         "# Results",
-        f"Measured on {machine['processor']}{unit}, {machine['cores']} cores. Every figure is out of a sealed manifest "
+        f"Measured on {machine_in_words(kept['machine'])}. Every figure is out of a sealed manifest "
         "(`docs/results.json`, kept by `scripts/update_results.py`); intervals are 95 %, by bootstrap. Perplexity is "
         "per token of the model's own tokenizer, and a word model may answer \"unknown\": neither it nor the bits per "
         "character tell words from pieces.",
@@ -87,11 +85,7 @@ def page(kept: dict[str, Any]) -> str:
 
 
 def _accuracies(rows: Sequence[Record]) -> str:
-    first = rows[0]["metrics"]
-    shown = [["majority class", percent(first["majority_accuracy"]), "", "", "", ""]]
-    if "baseline" in first:
-        shown.append([first["baseline"]["name"], percent(first["baseline"]["accuracy"]), interval(first["baseline"]),
-                      "", "", ""])
+    shown = [[*cells, "", "", ""] for cells in to_beat(rows[0]["metrics"])]
     for row in rows:
         lm = row["language_model"] or {}
         took = sum(stage["wall_s"] for stage in row["stages"])

@@ -13,7 +13,7 @@ MAX_LINES = 350
 LEVELS = (
     {"__init__"},
     {"errors", "settings", "protocol", "pretrained"},
-    {"training_settings", "options", "storage", "progress", "provenance", "published"},
+    {"training_settings", "options", "plain_templates", "storage", "progress", "provenance", "published"},
     {"picture"},
     {"lock", "attempt", "download"},
     {"recipe", "artifact", "stopping"},

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,12 @@ def keep(path: Path, results: Sequence[Result]) -> None:
 
 def _origin() -> dict[str, Any]:
     return {"machine": describe_machine(), "versions": _versions()}
+
+
+def machine_in_words(described: Mapping[str, Any]) -> str:
+    """`describe_machine`'s answer as it stands in a sentence."""
+    unit = f" with {described['matrix_unit']}" if described["matrix_unit"] else ""
+    return f"{described['processor']}{unit}, {described['cores']} cores"
 
 
 def describe_machine() -> dict[str, Any]:

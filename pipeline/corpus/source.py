@@ -50,17 +50,8 @@ NAMES_HOMES = (PublishedFile("https://download.pytorch.org/tutorial/data.zip", N
 
 def homes_of(kind: str) -> tuple[PublishedFile, ...]:
     """Where the files of a kind of corpus can be downloaded by their address; empty where they cannot."""
-    match kind:
-        case "imdb":
-            return IMDB_HOMES
-        case "nietzsche":
-            return NIETZSCHE_HOMES
-        case "sentences":
-            return SENTENCES_HOMES
-        case "names":
-            return NAMES_HOMES
-        case _:
-            return ()
+    homes = {"imdb": IMDB_HOMES, "nietzsche": NIETZSCHE_HOMES, "sentences": SENTENCES_HOMES, "names": NAMES_HOMES}
+    return homes.get(kind, ())
 
 
 def pinned_identity(settings: PrepareCorpusSettings) -> dict[str, Any] | None:

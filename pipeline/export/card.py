@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from pipeline import __version__
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.errors import InputError
-from pipeline.export.templates import rendered
+from pipeline.plain_templates import rendered
 from pipeline.protocol import protocol_of, what_was_read
 from pipeline.report import evaluation_page
 from pipeline.report.chain import START, chain_to, manifests
@@ -108,6 +108,7 @@ def model_card(
         eval_results=list(about.eval_results()) or None,
     )
     text = rendered(
+        "pipeline.export", "pages",
         "model_card.md", name=escape(request.name), version=__version__, what=_WHAT[about.slot], **about.values(),
         lineage=[
             [link.role, f"`{link.fingerprint[:12]}`", *(

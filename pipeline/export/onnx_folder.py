@@ -15,8 +15,8 @@ from pipeline.artifact import Artifact
 from pipeline.export.onnx_graph import classifier_graph
 from pipeline.export.parity import compare, find_sample
 from pipeline.export.placing import COMMAND, placed
-from pipeline.export.templates import rendered
 from pipeline.inference.bundle import load_classifier_bundle
+from pipeline.plain_templates import rendered
 from pipeline.progress import Reporter
 from pipeline.protocol import protocol_of
 from pipeline.report import evaluation_page
@@ -110,6 +110,7 @@ def _readme(classifier: Artifact, labels: list[str], parity: dict[str, Any]) -> 
     backwards = classifier.manifest.identity["direction"] == "bwd"
     files = [(name, FILES[name], _WHAT[name]) for name in FILES if name in parity["models"]]
     return rendered(
+        "pipeline.export", "pages",
         "onnx.md",
         version=__version__, fingerprint=classifier.manifest.fingerprint, files=files, labels=labels,
         protocol=protocol_of(classifier.manifest.metrics), parity=parity,

@@ -28,11 +28,7 @@ def result_table(
     (`perplexity`, `accuracy`, `bits_per_character`; what is absent or None is left out).
     `published` is what others reached, as the recipe tells it.
     """
-    rows = [["Test split", "accuracy", "95 % interval"]]
-    rows.append(["majority class", percent(evaluation_metrics["majority_accuracy"]), ""])
-    if "baseline" in evaluation_metrics:
-        baseline = evaluation_metrics["baseline"]
-        rows.append([baseline["name"], percent(baseline["accuracy"]), interval(baseline)])
+    rows = [["Test split", "accuracy", "95 % interval"], *to_beat(evaluation_metrics)]
     name = with_protocol("this classifier", evaluation_metrics)
     rows.append([name, percent(evaluation_metrics["accuracy"]), interval(evaluation_metrics)])
     rows += [[name, percent(other["accuracy"]), interval(other)] for name, other in other_protocol(evaluation_metrics)]
@@ -50,11 +46,7 @@ def result_table(
 
 def ensemble_table(metrics: Metrics) -> str:
     """An ensemble beside its members and what they have to beat; `metrics` are those of its sealed manifest."""
-    rows = [["Test split", "accuracy", "95 % interval"]]
-    rows.append(["majority class", percent(metrics["majority_accuracy"]), ""])
-    if "baseline" in metrics:
-        rows.append([metrics["baseline"]["name"], percent(metrics["baseline"]["accuracy"]),
-                     interval(metrics["baseline"])])
+    rows = [["Test split", "accuracy", "95 % interval"], *to_beat(metrics)]
     rows += [[name, percent(member["accuracy"]), interval(member)] for name, member in metrics["members"].items()]
     rows.append([with_protocol("ensemble", metrics), percent(metrics["accuracy"]), interval(metrics)])
     rows += [[name, percent(other["accuracy"]), interval(other)] for name, other in other_protocol(metrics)]
@@ -64,6 +56,15 @@ def ensemble_table(metrics: Metrics) -> str:
         lines.append(f"McNemar, ensemble and {metrics['baseline']['name']}: p = {metrics['mcnemar_p']:.2g}")
     lines.append(f"McNemar, ensemble and {best} (best member): p = {metrics['members'][best]['mcnemar_p']:.2g}")
     return "\n".join([*lines, *notes(metrics)])
+
+
+def to_beat(metrics: Metrics) -> list[list[str]]:
+    """Name, accuracy and interval of the majority class, and of the baseline if there is one."""
+    rows = [["majority class", percent(metrics["majority_accuracy"]), ""]]
+    if "baseline" in metrics:
+        baseline = metrics["baseline"]
+        rows.append([baseline["name"], percent(baseline["accuracy"]), interval(baseline)])
+    return rows
 
 
 def with_protocol(name: str, metrics: Metrics) -> str:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline.plain_templates import rendered
 from pipeline.progress import printable
 from pipeline.settings import JobSettings, SlurmSettings
 from pipeline.slurm.jobs import Job
@@ -15,6 +16,7 @@ FOLDER = "slurm"
 """Below data/RUN."""
 CHAIN = "chain.sh"
 LOGS = "logs"
+_TEMPLATES = ("pipeline.slurm", "templates")
 
 
 def write_files(folder: Path, jobs: Sequence[Job], command: str) -> None:
@@ -22,8 +24,8 @@ def write_files(folder: Path, jobs: Sequence[Job], command: str) -> None:
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
     for job in jobs:
         write_durably(file_of(folder, job), job_file(folder, job, command))
-    write_durably(folder / CHAIN, _rendered(
-        "chain.sh", command=_on_one_line(command),
+    write_durably(folder / CHAIN, rendered(
+        *_TEMPLATES, "chain.sh", command=_on_one_line(command),
         jobs=[{"file": file_of(folder, job).name, "elements": len(job.elements)} for job in jobs],
         restarts=_slurm(jobs[0]).restarts,
     ))
@@ -43,8 +45,9 @@ def job_file(folder: Path, job: Job, command: str) -> str:
     """Text of the file of `job`; what goes into a comment stays on its line."""
     slurm, several = _slurm(job), len(job.runs) > 1
     names = ", ".join(run.name for run in job.runs)
-    return _rendered(
-        "job.sh", title=f"{job.stage.name} of the run{'s' if several else ''} {names}", command=_on_one_line(command),
+    return rendered(
+        *_TEMPLATES, "job.sh", title=f"{job.stage.name} of the run{'s' if several else ''} {names}",
+        command=_on_one_line(command),
         file=shlex.quote(str(file_of(folder, job))), job_name=f"{job.runs[0].name}.{job.stage.name}",
         log=log_of(folder.resolve(), job), options=[*_options(job.settings), *_array(job)], warn_s=slurm.warn_s,
         folder=shlex.quote(str(Path.cwd())), setup=slurm.setup, restarts=slurm.restarts,
@@ -79,12 +82,3 @@ def _options(settings: JobSettings) -> Iterator[str]:
 def _array(job: Job) -> list[str]:
     return [f"--array=0-{len(job.elements) - 1}"] if len(job.elements) > 1 else []
 
-
-def _rendered(template: str, **values: object) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pipeline.slurm", "templates"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # shell, quoted where it is made
-    )
-    return environment.get_template(template).render(**values)

@@ -7,7 +7,7 @@ from typing import Literal
 from pipeline.errors import UsageError
 from pipeline.parts import Share
 from pipeline.runs import Plan
-from pipeline.settings import JobSettings, SlurmSettings
+from pipeline.settings import JOB_KINDS, JobSettings, SlurmSettings
 from pipeline.stage import ENSEMBLE, STAGES, TOKENIZE, Run, Stage
 
 
@@ -99,7 +99,7 @@ def _check_time(stage: Stage, asked: JobSettings, warn_s: int) -> None:
 
 
 def _check_names(settings: SlurmSettings) -> None:
-    known = ["cpu", "gpu", *(stage.name for stage in (*STAGES, ENSEMBLE))]
+    known = [*JOB_KINDS, *(stage.name for stage in (*STAGES, ENSEMBLE))]
     unknown = [name for name in settings.jobs if name not in known]
     if unknown:
         raise UsageError(f"slurm.jobs.{unknown[0]} is of no stage.", f"Name one of {', '.join(known)}.")

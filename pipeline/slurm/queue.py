@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from pipeline.slurm.jobs import Job
 from pipeline.storage import write_durably
 
 RECORD = "jobs.json"
-UNLISTED = "not in the queue"
-"""Of a job that Slurm does not list any more, or that cannot be asked for here."""
+UNLISTED, UNKNOWN = "not in the queue", "state unknown here"
+"""Of a job that Slurm does not list any more, and where Slurm cannot be asked."""
 _TIMEOUT_S = 60
 
 
@@ -49,23 +49,23 @@ def recorded(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def jobs_of_runs(home: Path) -> dict[tuple[str, str], str]:
-    """`ID STATE` of the job that was last handed in for each (run, stage) below `home`; empty where there is none."""
+def jobs_of_runs(home: Path, names: Collection[str]) -> dict[tuple[str, str], str]:
+    """`ID STATE` of the job that was last handed in for each (run, stage) of the runs `names`; none where none was."""
     jobs: dict[tuple[str, str], tuple[str, str]] = {}  # when it was handed in, and its id
     for path in home.glob(f"data/*/{FOLDER}/{RECORD}"):
         for row in recorded(path.parent):
             for index, run in enumerate(row["runs"]):
+                if run not in names:
+                    continue
                 job = f"{row['id']}_{index}" if len(row["runs"]) > 1 else row["id"]
                 key = (run, row["stage"])
                 if row["submitted"] >= jobs.get(key, ("", ""))[0]:  # handed in together, the later in the chain
                     jobs[key] = (row["submitted"], job)
-    if not jobs:
-        return {}
     try:
-        found = states(sorted({job.partition("_")[0] for _, job in jobs.values()}))
+        found, otherwise = states(sorted({job.partition("_")[0] for _, job in jobs.values()})), UNLISTED
     except PipelineError:
-        found = {}
-    return {key: f"{job} {found.get(job, UNLISTED)}" for key, (_, job) in jobs.items()}
+        found, otherwise = {}, UNKNOWN
+    return {key: f"{job} {found.get(job, otherwise)}" for key, (_, job) in jobs.items()}
 
 
 def states(ids: Sequence[str]) -> dict[str, str]:

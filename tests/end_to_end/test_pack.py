@@ -1,12 +1,14 @@
 """Packed models: small, without a trace of the machine, used and fine-tuned like the ones they came from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import call, manifest, write_reviews
 
+from pipeline import pretrained
 from pipeline.inference.bundle import load_classifier_bundle
 from pipeline.settings import RunSettings
 
@@ -42,6 +44,30 @@ def test_a_packed_classifier_predicts_almost_as_before(home: Path) -> None:
     whole, packed = (probabilities(home / folder / "classifier-fwd") for folder in ("models/smoke", "packed"))
     np.testing.assert_allclose(packed, whole, atol=0.02)
     assert not np.array_equal(packed, whole)
+
+
+def test_a_model_that_ships_is_used_by_its_name(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipping = tmp_path / "shipping"
+    shutil.copytree(home / "packed", shipping / "small")
+    (shipping / "README.md").write_text("no model")
+    monkeypatch.setattr(pretrained, "_HOMES", (tmp_path / "not there", shipping))
+    assert pretrained.shipped_models() == {"small": shipping / "small"}
+    call("predict", "Dull.", "--model", "small", "--home", str(tmp_path))
+    start = (
+        "run", "--recipe", "smoke", "--source", str(home / "reviews.csv"), "--home", str(tmp_path), "--set",
+        "prepare_corpus.split_column=split", "--set", "inputs.start_lm=small", "--until", "numericalize_corpus",
+    )
+    call(*start)
+    identity = manifest(tmp_path / "data/smoke/ids")["identity"]
+    assert identity["vocabulary"] == manifest(home / "packed/lm-fwd")["identity"]["vocabulary"]
+    refused = call(*start, "--set", "run.direction=bwd", "--run", "back", exit_code=3)
+    assert "small/lm-bwd, which is not there" in refused.stderr
+    # A run of that name comes first, and so does a folder.
+    (tmp_path / "models").mkdir(exist_ok=True)
+    (tmp_path / "models/small").symlink_to(home / "models/smoke")
+    assert "models/small" in call("predict", "Dull.", "--model", "small", "--home", str(tmp_path)).stderr
 
 
 @pytest.mark.parametrize("name", ["lm-fwd", "classifier-fwd"])

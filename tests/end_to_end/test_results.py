@@ -1,21 +1,28 @@
 """Evaluated runs side by side: the figures are those of the manifests, and only runs of one corpus are compared."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from command_line import call, manifest, write_reviews
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import update_results
+
 NO_LM = ("--set", "train_classifier.encoder=random", "--set", "train_classifier.phases=[{name='a', lr=0.01}]")
 
 
 @pytest.fixture(scope="module")
-def home(finished: Path, arguments: list[str]) -> Path:
+def home(finished: Path, arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Home of the run smoke, of one that starts from its language model, and of one without any."""
-    start = f"inputs.start_lm={finished / 'models/smoke/lm-fwd'}"
-    call("run", *arguments, "--home", str(finished), "--run", "again", "--set", start)
-    call("run", *arguments, "--home", str(finished), "--run", "none", *NO_LM)
-    return finished
+    home = tmp_path_factory.mktemp("results") / "home"
+    shutil.copytree(finished, home)
+    start = f"inputs.start_lm={home / 'models/smoke/lm-fwd'}"
+    call("run", *arguments, "--home", str(home), "--run", "again", "--set", start)
+    call("run", *arguments, "--home", str(home), "--run", "none", *NO_LM)
+    return home
 
 
 def test_each_run_stands_in_a_row_with_what_it_started_from(home: Path) -> None:
@@ -57,3 +64,41 @@ def test_a_run_without_an_evaluation_is_named(home: Path) -> None:
     refused = call("results", "smoke", "nobody", "--home", str(home), exit_code=3)
     assert "nobody is no run" in refused.stderr
     assert "python -m pipeline run --run nobody" in refused.stderr
+
+
+def test_the_page_of_results_says_what_was_recorded(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, file in (("RECORDS", "r.json"), ("PAGE", "r.md"), ("PICTURE", "few.svg")):
+        monkeypatch.setattr(update_results, name, tmp_path / file)
+
+    def update(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["update_results.py", *arguments, "--home", str(home)])
+        update_results.main()
+
+    for section, run, what in (("sample", "smoke", "from scratch"), ("few-labels", "smoke", ""),
+                               ("few-labels", "none", ""), ("sample", "smoke", "once more")):
+        update("--record", section, run, "--what", what)
+    page = (tmp_path / "r.md").read_text(encoding="utf-8")
+    metrics, took = (manifest(home / "models/smoke" / name) for name in ("evaluation", "lm-fwd"))
+    accuracy = f"{100 * metrics['metrics']['accuracy']:.2f} %"
+    assert page.count("`smoke`: once more |") == 1  # the later record takes the place of the earlier one
+    assert "from scratch" not in page
+    assert f"| `smoke`: once more | {accuracy} |" in page
+    assert f"| lm | {round(took['wall_s']) // 60}:{round(took['wall_s']) % 60:02d} |" in page
+    n_labelled = manifest(home / "models/smoke/classifier-fwd")["metrics"]
+    labelled = n_labelled["train_documents"] + n_labelled["valid_documents"]
+    without = f"{100 * manifest(home / 'models/none/evaluation')['metrics']['accuracy']:.2f} %"
+    assert f"| {labelled} | {accuracy} | {without} | " in page
+    assert "python -m pipeline run --recipe smoke" in page
+    assert str(home) not in page
+    assert "with the language model" in (tmp_path / "few.svg").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit) as current:
+        update("--check")
+    assert current.value.code == 0
+    (tmp_path / "r.md").write_text(page.replace(accuracy, "99.99 %"), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"results\.md is stale"):
+        update("--check")
+    with pytest.raises(SystemExit):
+        update("--record", "elsewhere", "smoke")
+    assert "there is no section elsewhere" in capsys.readouterr().err
