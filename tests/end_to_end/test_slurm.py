@@ -146,6 +146,33 @@ def test_seeds_go_through_as_arrays(cluster: Cluster, home: Path) -> None:
     assert same == (home / "models/whole/lm-fwd/encoder.safetensors").read_bytes() != other
 
 
+DEAF = """
+import os, pathlib, signal
+if os.environ.get("SLURM_PROCID") and not pathlib.Path("warned").exists():
+    pathlib.Path("warned").touch()
+    os.kill(os.getpid(), signal.{name})
+"""
+"""Ends the first stage that starts by a signal, as one does that comes before the stage can hear it."""
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
+def test_a_signal_while_a_stage_starts_costs_nothing(cluster: Cluster, home: Path, name: str) -> None:
+    other = home / name
+    (other / "deaf").mkdir(parents=True)
+    write_reviews(other / "reviews.csv")
+    (other / "deaf/sitecustomize.py").write_text(DEAF.format(name=name), encoding="utf-8")
+    setup = [f"export PYTHONPATH={other / 'deaf'}:$PYTHONPATH PATH={Path(sys.executable).parent}:$PATH"]
+    jobs = submit(cluster, other, "early", "--source", "reviews.csv", "--until", "prepare_corpus",
+                  "--set", f"slurm.setup={setup}")
+    pending_since = math.inf
+    for (state,) in watched(cluster, other, "early", jobs):
+        pending_since = min(pending_since, time.monotonic()) if state == "PENDING" else math.inf
+        if time.monotonic() - pending_since > CLEARED_S:
+            cluster.free(jobs[0])
+    assert (other / "warned").exists()
+    assert (other / "data/early/corpus/manifest.json").exists()
+
+
 def disturbed_round(cluster: Cluster, home: Path, run: str, rng: random.Random) -> int:
     """Training and evaluation as jobs that are disturbed at random; how often that was."""
     given = [f"inputs.{slot}=data/whole/{slot}" for slot in ("corpus", "ids")]

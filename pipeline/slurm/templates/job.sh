@@ -31,6 +31,9 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then exec "${stage[@]}"; fi
 # srun hands Slurm's signals to the stage itself.
 srun --kill-on-bad-exit=1 "${stage[@]}"
 code=$?
+# A signal that came before the stage could hear it, or after its end, ended it without a word (USR1 138, TERM 143):
+# nothing is lost by that either.
+case "$code" in 138 | 143) code=75 ;; esac
 if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt {{ restarts }} ]; then
     # Stopped, not failed: the same job comes again and goes on. What waits for it goes on waiting.
     scontrol requeue "$SLURM_JOB_ID"
