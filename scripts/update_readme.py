@@ -1,4 +1,7 @@
-"""Write the generated parts of README.md from the definitions in `pipeline`; `--check` only says if they are stale."""
+"""Write the generated parts of README.md and docs/cluster.md from definitions and recorded measurements.
+
+`--check` only says if they are stale.
+"""
 
 import json
 import sys
@@ -8,13 +11,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import __version__
+from pipeline.benchmark.flop import of_language_model_token
 from pipeline.benchmark.record import machine_in_words
+from pipeline.benchmark.sizes import VOCABULARIES, WORD_LSTM
 from pipeline.benchmark.table import number, share, times
 from pipeline.errors import ExitCode
+from pipeline.model.architecture import Architecture
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import ENSEMBLE, STAGES, Run
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README, CLUSTER = ROOT / "README.md", ROOT / "docs" / "cluster.md"
 
 
 def stages() -> str:
@@ -102,29 +109,115 @@ def _recorded() -> Any:
     return json.loads((Path(__file__).parent / "benchmark" / "results.json").read_text(encoding="utf-8"))
 
 
-def updated(text: str) -> str:
-    """`text` with every generated part written anew."""
-    parts = {
+# The manifests of the recipes prepare_corpus.kind=imdb, in words, which sizing reckons from.
+IMDB_MB, IMDB_TOKENS = 133.0, 29_924_423
+"""Text of the 100,000 reviews in UTF-8, and their tokens in words."""
+CORPUS_SHARE, TOKENS_BYTES, IDS_BYTES = 0.43, 4.13, 2.08
+"""Size of the corpus as a share of its text; of a token in tokens, and in ids of at most 65,536 words."""
+SHARES, WORTH_SHARES_S = 50, 1800
+
+
+def sizing() -> str:
+    """What a corpus of so much text takes, reckoned from the benchmark's rates."""
+    cases = {case["name"]: case for case in _recorded()["cases"]}
+    prepare_mb_s = cases["archive"]["ours"] * IMDB_MB / 100_000
+    tokens_s, step_tokens_s = cases["tokenize"]["ours"], cases["lm-step-60k"]["ours"]
+    rows = [
+        f"| text | tokens | prepare | tokenize | in {SHARES} shares | disk | an epoch on these two cores "
+        f"| at {GPU_TFLOP_S} TFLOP/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, mb in (("100 MB", 1e2), ("1 GB", 1e3), ("10 GB", 1e4), ("100 GB", 1e5), ("1 TB", 1e6)):
+        tokens = mb / IMDB_MB * IMDB_TOKENS
+        disk_mb = mb * CORPUS_SHARE + tokens * (TOKENS_BYTES + IDS_BYTES) / 1e6
+        tokenize_s = tokens / tokens_s
+        cells = [
+            f"{tokens / 1e6:,.0f} M", _rough_duration(mb / prepare_mb_s), _rough_duration(tokenize_s),
+            _rough_duration(tokenize_s / SHARES) if tokenize_s > WORTH_SHARES_S else "",
+            f"{disk_mb / 1e3:,.1f} GB", _rough_duration(tokens / step_tokens_s),
+            _rough_duration(tokens * _flop_per_token() / (GPU_TFLOP_S * 1e12)),
+        ]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n" + "\n".join(rows) + "\n"
+
+
+GPU_TFLOP_S = 50
+"""An assumption: what a GPU keeps up in the products of a step; none was measured."""
+
+
+def sizing_notes() -> str:
+    """Where the figures of `sizing` come from."""
+    cases = {case["name"]: case for case in _recorded()["cases"]}
+    prepare, tokenize = cases["scale-prepare"], cases["scale-tokenize"]
+    step = cases["lm-step-60k"]
+    archive, words, machine = cases["archive"]["ours"], cases["tokenize"]["ours"], _recorded()["machine"]
+
+    def grown(case: dict[str, Any]) -> str:
+        mb = " to ".join(number(case["peaks_mb"][i]) for i in (0, -1))
+        return f"{times(case['time_growth'])}, its peak memory from {mb} MB"
+
+    return (
+        f"The rates are those of the benchmark on {machine_in_words(machine)} (README.md): {number(archive)} documents "
+        f"a second out of an archive, {number(words)} tokens/s in words, {number(step['ours'])} tokens/s in training "
+        f"({share(step['limit_share'])} of what the processor multiplies). From {prepare['documents'][0]:,} to "
+        f"{prepare['documents'][-1]:,} reviews ({times(prepare['copies'][-1] / prepare['copies'][0])}) the time of "
+        f"prepare_corpus grew {grown(prepare)}; that of tokenize_corpus {grown(tokenize)}. Both also have a start."
+    )
+
+
+def sizing_formula() -> str:
+    """The formula of a training step, with the sizes of the recipe imdb put in."""
+    emb_sz, n_hid, n_layers = WORD_LSTM
+    return (
+        f"FLOP per token = 6 x (LSTM weights + emb_sz x vocabulary): {_flop_per_token() / 1e6:.0f} million at "
+        f"{emb_sz}/{n_hid}/{n_layers} and {VOCABULARIES['lm-step-60k']:,} words. Seconds per million tokens = that / "
+        f"(TFLOP/s that the device keeps up): {_flop_per_token() / GPU_TFLOP_S / 1e6:.1f} at {GPU_TFLOP_S}."
+    )
+
+
+def _flop_per_token() -> int:
+    return of_language_model_token(Architecture(VOCABULARIES["lm-step-60k"], *WORD_LSTM))
+
+
+def _rough_duration(seconds: float) -> str:
+    """Two figures are all that a reckoning is good for."""
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:.2g} h" if seconds < 72 * 3600 else f"{seconds / 86400:,.0f} days"
+
+
+PAGES = {
+    README: {
         "stages": stages, "recipes": recipes, "exit-codes": exit_codes, "faults": faults, "benchmark": benchmark,
         "benchmark-notes": benchmark_notes,
-    }
-    for name, part in parts.items():
+    },
+    CLUSTER: {"sizing": sizing, "sizing-notes": sizing_notes, "sizing-formula": sizing_formula},
+}
+
+
+def updated(page: Path) -> str:
+    """The text of `page` with every generated part written anew."""
+    text = page.read_text(encoding="utf-8")
+    for name, part in PAGES[page].items():
         opening = f"<!-- generated: {name} -->"
         before, found, rest = text.partition(opening)
         _, closed, after = rest.partition("<!-- end -->")
         if not found or not closed:
-            raise SystemExit(f"README.md has no part {opening}")
+            raise SystemExit(f"{page.name} has no part {opening}")
         text = before + opening + part() + closed + after
     return text
 
 
 def main() -> None:
-    """Write README.md, or with --check exit 1 if it would change."""
-    before = README.read_text(encoding="utf-8")
-    after = updated(before)
-    if "--check" in sys.argv[1:]:
-        sys.exit("README.md is stale: python scripts/update_readme.py" if after != before else 0)
-    README.write_text(after, encoding="utf-8")
+    """Write the pages, or with --check exit 1 if one would change."""
+    for page in PAGES:
+        after = updated(page)
+        if "--check" not in sys.argv[1:]:
+            page.write_text(after, encoding="utf-8")
+        elif page.read_text(encoding="utf-8") != after:
+            sys.exit(f"{page.relative_to(ROOT)} is stale: python scripts/update_readme.py")
 
 
 if __name__ == "__main__":
