@@ -33,9 +33,11 @@ class Device:
 
     @contextlib.contextmanager
     def kernels(self) -> Iterator[None]:
-        """Kernels that can run this precision: oneDNN on CPUs has no float16 LSTM, torch's own kernels have."""
+        """Kernels that can run this precision: oneDNN on CPUs has no float16 LSTM, and without AVX-512 no bfloat16 one;
+        torch's own kernels have, slowly."""
         before = torch.backends.mkldnn.enabled
-        runs_without = self.device.type == "cpu" and self.precision == "fp16"
+        has_none = self.precision == "fp16" or (self.precision == "bf16" and not onednn_has_bf16())
+        runs_without = self.device.type == "cpu" and has_none
         torch.backends.mkldnn.enabled = bool(before) and not runs_without  # type: ignore[assignment]
         try:
             yield
@@ -45,7 +47,16 @@ class Device:
     def describe(self) -> str:
         """For the first line of a log."""
         asked = "" if self.requested == self.precision else f" (asked for: {self.requested})"
-        return f"device {self.device}, precision {self.precision}{asked}"
+        slow = self.device.type == "cpu" and self.precision == "bf16" and not onednn_has_bf16()
+        return f"device {self.device}, precision {self.precision}{asked}{_EMULATED if slow else ''}"
+
+
+_EMULATED = ", which this CPU only emulates: much slower than fp32"
+
+
+def onednn_has_bf16() -> bool:
+    """True if oneDNN computes in bfloat16 on this CPU: in hardware, or emulated with AVX-512."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def cpu_has_bf16() -> bool:

@@ -1,5 +1,6 @@
 """What really runs: precision, loss scaling, and the refusal of what cannot run."""
 
+import fastai.callback.schedule  # noqa: F401  # gives Learner its fit_one_cycle
 import numpy as np
 import pytest
 import torch
