@@ -30,8 +30,8 @@ def benchmark(  # noqa: PLR0917
                      "peak_mb_fastai; null where it does not apply."),
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Smaller data, fewer repeats, no DistilBERT: some 4 minutes on two cores, "
-                           "not 25.")
+        bool, typer.Option("--quick", help="Smaller data, fewer repeats, no DistilBERT, memory of the training "
+                           "cases alone: some 3 minutes on two cores, not 25.")
     ] = False,
     source: Annotated[
         Path | None, typer.Option("--source", metavar="FILE", help="The IMDB archive, for the cases that read text. "

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipeline.benchmark.cases import DISTILBERT, MATMUL, Case
+from pipeline.benchmark.cases import DISTILBERT, OURS, Case
 from pipeline.benchmark.child import run_side
 from pipeline.benchmark.sizes import Sizes
 from pipeline.benchmark.turns import END, GO, Work
@@ -18,8 +18,6 @@ from pipeline.progress import Reporter
 
 PRELOADED = ["pipeline.benchmark.preloaded"]
 """Imported once in a hurry, for children that are then forked."""
-NOT_COMPARED = ("prepare", MATMUL, DISTILBERT)
-"""Sides whose memory is not told."""
 END_S = 20.0
 
 
@@ -107,8 +105,7 @@ class Lab:
         work = Work(
             shared, own, self.sizes, {**case.parameters, **parameters}, self.source if case.reads_source else None
         )
-        # A fork has not mapped the libraries that its parent loaded: it seems smaller than a process that loads them.
-        fork = self.sizes.forks and (case.alike or side in NOT_COMPARED)
+        fork = self.sizes.forks and (case.alike or side != OURS)
         context = self._forks if fork else multiprocessing.get_context("spawn")
         child = Child(side, context, function, work, own.with_suffix(".log"))
         try:

@@ -39,7 +39,8 @@ class Sizes:
     scale_repeats: int
     matmul_size: int
     forks: bool = False
-    """Start processes by forking one that has imported fastai where that changes no comparison: seconds for each."""
+    """Fork processes from one that has imported fastai, but for sides that do without it: seconds for each. Where the
+    two sides of a case then start differently, their memory is not told."""
     lstm: tuple[int, int, int] = WORD_LSTM
     small_lstm: tuple[int, int, int] = SMALL_LSTM
     distilbert: dict[str, int] = field(default_factory=dict)
