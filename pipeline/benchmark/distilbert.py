@@ -1,4 +1,4 @@
-"""What a user would pick instead: DistilBERT of the usual size, bfloat16 autocast, documents cut at 512 tokens.
+"""What a user would pick instead: DistilBERT of the usual size, in our precision, documents cut at 512 tokens.
 
 Weights are random, since only time is measured; its ids are as many as the documents have tokens, without the time for
 its own tokenizer.
@@ -13,7 +13,9 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from pipeline.artifact import open_artifact
 from pipeline.benchmark.turns import Turns, Work
+from pipeline.settings import RunSettings
 from pipeline.text.ids import IdStore
+from pipeline.training.device import resolve_device
 
 MAX_TOKENS = 512
 BS = 16
@@ -24,11 +26,11 @@ def train(turns: Turns, work: Work) -> None:
     """Steps with AdamW over batches of similar length; units are documents."""
     lengths = _lengths(work, "ids")
     model = _model(work).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
+    optimizer, autocast = torch.optim.AdamW(model.parameters(), lr=5e-5), resolve_device(RunSettings()).autocast
 
     def epoch() -> None:
         for ids, mask in _batches(lengths, model.config.vocab_size):
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 loss = model(input_ids=ids, attention_mask=mask, labels=torch.arange(len(ids)) % 2).loss
             loss.backward()
             optimizer.step()
@@ -44,10 +46,10 @@ def train(turns: Turns, work: Work) -> None:
 def predict(turns: Turns, work: Work) -> None:
     """Logits of all documents, batch by batch; units are documents."""
     lengths = _lengths(work, "ids-to-predict")
-    model = _model(work).eval()
+    model, autocast = _model(work).eval(), resolve_device(RunSettings()).autocast
 
     def run(lengths: list[int]) -> None:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), autocast():
             for ids, mask in _batches(lengths, model.config.vocab_size):
                 model(input_ids=ids, attention_mask=mask)
 
