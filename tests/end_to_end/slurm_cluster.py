@@ -100,7 +100,11 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         for daemon in reversed(daemons):
             daemon.terminate()
         for daemon in daemons:
-            daemon.wait(30)
+            try:
+                daemon.wait(30)
+            except subprocess.TimeoutExpired:  # a job that the test left behind does not end
+                daemon.kill()
+                daemon.wait()
 
 
 def _wait_for_node(cluster: Cluster) -> None:

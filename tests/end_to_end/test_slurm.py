@@ -197,7 +197,7 @@ def disturbed_round(cluster: Cluster, home: Path, run: str, rng: random.Random) 
     return disturbances
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])])
 def test_disturbed_jobs_end_with_the_undisturbed_model(cluster: Cluster, home: Path, rounds: int) -> None:
     rng, disturbances = random.Random(int(os.environ.get("SLURM_TEST_SEED", "1"))), 0
     for i in range(rounds):
