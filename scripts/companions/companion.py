@@ -59,6 +59,15 @@ def reading(path: Path, wanted: str) -> Iterator[None]:
         raise DataError(f"{path} does not hold what is needed: {error}.", mend) from error
 
 
+@contextmanager
+def quiet(learn: Any) -> Iterator[None]:
+    """Keep a fastai learner's bars and lines away from the table."""
+    from fastai.callback import progress  # it gives learners `no_bar`
+
+    with progress.Learner.no_bar(learn), learn.no_logging():
+        yield
+
+
 def run(main: Callable[[], None]) -> NoReturn:
     """End as the commands of the pipeline do: an expected error is a sentence and its exit code."""
     try:
