@@ -51,8 +51,8 @@ def by_autograd(x: Floats, y: Floats, a: float, b: float) -> tuple[float, float,
     """The same, derived by torch."""
     line = torch.tensor([a, b], dtype=torch.float64, requires_grad=True)
     loss = mse_loss(line[0] * torch.from_numpy(x) + line[1], torch.from_numpy(y))
-    loss.backward()
-    return loss.item(), *line.grad.tolist()
+    (gradient,) = torch.autograd.grad(loss, line)
+    return loss.item(), *gradient.tolist()
 
 
 def descend(gradients: Gradients, x: Floats, y: Floats, steps: int, lr: float) -> Floats:
@@ -77,7 +77,7 @@ def by_optimizer(x: Floats, y: Floats, steps: int, lr: float) -> Floats:
         loss = mse_loss(line(xs), ys)
         trace.append((line.weight.item(), line.bias.item(), loss.item()))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
     return np.array(trace)
 

@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.scatter(*axes_of[:40].T, s=8)
+        axes.scatter(axes_of[:40, 0], axes_of[:40, 1], s=8)
         for film, at in zip(named[:40], axes_of[:40], strict=False):
             axes.annotate(titles[film], at, fontsize=7)
         axes.set(xlabel="first factor", ylabel="second factor")
