@@ -37,11 +37,14 @@ def body_of(weights: Path | None) -> State:
 
 
 def network(n_classes: int, body: State | None, *, cut: bool = False) -> ResNet:
-    """ResNet-18 with a new head, `cut` after its second group of layers or whole; the body's weights are as given."""
+    """ResNet-18 with a new head and the body's weights as given.
+
+    `cut` for images of 16 x 16 pixels: the head reads the 2 x 2 places behind the second group of layers.
+    """
     model = resnet18()
     if cut:
-        model.layer3, model.layer4 = nn.Identity(), nn.Identity()
-    model.fc = nn.Linear(128 if cut else 512, n_classes)
+        model.layer3, model.layer4, model.avgpool = nn.Identity(), nn.Identity(), nn.Identity()
+    model.fc = nn.Linear(512, n_classes)
     if body is not None:
         model.load_state_dict(body | {f"fc.{name}": value for name, value in model.fc.state_dict().items()})
     return model

@@ -5,7 +5,7 @@
 
 The proof trains a body on the digits 0 to 4, each turned four ways, and transfers it to 7 against 9 with 20 labelled
 images of each; all others are the test. Both networks are ResNet-18 cut after its second group of layers: 8 x 8 pixels
-leave nothing to the deeper ones.
+leave nothing to the deeper ones. From scratch it is trained at three rates.
 """
 
 from collections.abc import Sequence
@@ -24,35 +24,35 @@ from fastai.vision.data import ImageDataLoaders
 from matplotlib.figure import Figure
 from resnet import State, body_of, learner, network, train_head
 
-from pipeline.errors import DataError
 from pipeline.picture import write_picture
 
 N_SEEDS, BODY_EPOCHS, BODY_RATE = 5, 8, 0.1
-RATES = {"digits": (0.1, slice(0.03, 0.1), 0.05), "images": (1e-3, slice(1e-4, 1e-3), 1e-3)}
-"""Of the head, of all layers from first to last, and from scratch: chosen on the digits 5, 6 and 8, or the note's."""
+RATES = {"digits": (0.03, slice(0.03, 0.1)), "images": (1e-3, slice(1e-4, 1e-3))}
+"""Of the head, and of all layers from first to last: chosen on the digits 5 and 8, or the note's."""
+FROM_SCRATCH = (0.01, 0.03, 0.1)
 
 
 def compared(loaders: DataLoaders, body: State, kind: str, epochs: int) -> dict[str, float]:
     """Accuracy in percent of the head on the frozen body, of all trained on, and from scratch in as many epochs."""
-    head, fine, scratch = RATES[kind]
+    head, fine = RATES[kind]
     extra = [digit_images.Shift()] if kind == "digits" else []
-    found = {}
+    found, frozen_epochs = {}, max(1, 3 * epochs // 10)
 
     def note(name: str, learn: Learner) -> None:
         found[name] = 100 * float(learn.validate()[1])
 
     learn = learner(loaders, network(2, body, cut=kind == "digits"), extra)
     with companion.quiet(learn):
-        train_head(learn, max(1, 3 * epochs // 10), head)
+        train_head(learn, frozen_epochs, head)
         note("frozen body", learn)
         learn.unfreeze()
-        learn.fit_one_cycle(epochs - max(1, 3 * epochs // 10), fine)
+        learn.fit_one_cycle(epochs - frozen_epochs, fine)
         note("then unfrozen", learn)
-    for name, times in {"from scratch": 1, "from scratch, twice as long": 2}.items():
+    for rate in FROM_SCRATCH:
         learn = learner(loaders, network(2, None, cut=kind == "digits"), extra)
         with companion.quiet(learn):
-            learn.fit_one_cycle(times * epochs, scratch)
-            note(name, learn)
+            learn.fit_one_cycle(epochs, rate)
+            note(f"from scratch at {rate:g}", learn)
     return found
 
 
@@ -79,12 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.source:
         with companion.reading(given.source, "a folder of train/ and valid/ with two classes each"):
+            of_train, of_valid = (
+                sorted(folder.name for folder in (given.source / part).iterdir()) for part in ("train", "valid")
+            )
+            if len(of_train) != 2 or of_train != of_valid:
+                raise ValueError(f"in train/ there are {', '.join(of_train)}, in valid/ {', '.join(of_valid)}")
             loaders = ImageDataLoaders.from_folder(
                 given.source, item_tfms=Resize(given.pixels), batch_tfms=Normalize.from_stats(*imagenet_stats), bs=16,
                 num_workers=0,
             )
-            if len(loaders.vocab) != 2:
-                raise DataError(f"{given.source} has the classes {', '.join(loaders.vocab)}.", "Give two.")
         set_seed(0)
         found = [compared(loaders, body_of(given.weights), "images", given.epochs)]
     else:

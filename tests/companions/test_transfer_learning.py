@@ -62,13 +62,14 @@ def test_two_classes_of_images_with_weights_from_a_file(folder: Path, tmp_path: 
     transfer_learning.main([*given, "--output", str(tmp_path / "out")])
     figures = json.loads((tmp_path / "out" / "transfer_learning.json").read_text(encoding="utf-8"))
     (found,) = figures["accuracy"]
-    assert list(found) == ["frozen body", "then unfrozen", "from scratch", "from scratch, twice as long"]
+    scratch = [f"from scratch at {rate}" for rate in (0.01, 0.03, 0.1)]
+    assert list(found) == ["frozen body", "then unfrozen", *scratch]
     assert all(0 <= value <= 100 for value in found.values())
     assert (tmp_path / "out" / "transfer_learning.png").read_bytes().startswith(b"\x89PNG")
     shutil.copytree(folder / "train" / "zero", folder / "train" / "two")
-    with pytest.raises(DataError, match=r"images has the classes one, two, zero\. Give"):
+    with pytest.raises(DataError, match=r"in train/ there are one, two, zero, in valid/ one, zero\."):
         transfer_learning.main([*given, "--output", str(tmp_path / "out")])
-    with pytest.raises(DataError, match=r"nothing does not hold what is needed: .*two classes each"):
+    with pytest.raises(InputError, match=r"nothing cannot be read: .*Give a folder of train/ and valid/ with two"):
         transfer_learning.main(["--source", str(tmp_path / "nothing"), *given[2:]])
 
 
@@ -107,4 +108,4 @@ def test_the_transfer_beats_the_same_network_from_scratch(tmp_path: Path) -> Non
     found = json.loads((tmp_path / "transfer_learning.json").read_text(encoding="utf-8"))["accuracy"]
     means = {name: np.mean([one[name] for one in found]) for name in found[0]}
     assert len(found) == 5
-    assert means["then unfrozen"] > means["from scratch"]
+    assert means["then unfrozen"] > max(value for name, value in means.items() if "scratch" in name)
