@@ -103,6 +103,7 @@ def test_all_other_images_are_the_test() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # of a busy machine
 def test_the_transfer_beats_the_same_network_from_scratch(tmp_path: Path) -> None:
     transfer_learning.main(["--output", str(tmp_path)])
     found = json.loads((tmp_path / "transfer_learning.json").read_text(encoding="utf-8"))["accuracy"]
