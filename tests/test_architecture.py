@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "scripts").glob("*.py")])
+COMPANIONS = ROOT / "scripts" / "companions"
+SOURCES = sorted([
+    *(ROOT / "pipeline").rglob("*.py"), *(ROOT / "scripts").glob("*.py"), *COMPANIONS.glob("*.py"),
+])
 MAX_LINES = 350
 
 # A module may import from its own part and from parts of a line above; parts of one line are strangers.
@@ -34,6 +37,8 @@ LEVELS = (
     {"cli"},
     {"__main__"},
 )
+USED_BY_COMPANIONS = {"download", "errors", "picture", "progress", "published", "report", "storage"}
+"""What has nothing to do with text; of `report` it is the table."""
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 BANNED_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "shelve", "marshal"}
 BANNED_CALLS = {"eval", "exec", "joblib.load", "yaml.load", "torch.save"}
@@ -69,6 +74,9 @@ def name_of(node: ast.expr) -> str:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_flow_one_way(path: Path) -> None:
     part = part_of(path)
+    if path.parent == COMPANIONS:
+        assert parts_imported(path) <= USED_BY_COMPANIONS
+        return
     if part == "scripts":
         # Not doors: they write pages from definitions, break the pipeline from outside, or measure its parts.
         assert parts_imported(path) == {"cli"} or path.name.startswith(("update_", "fault_harness.", "measure_"))
@@ -76,6 +84,12 @@ def test_imports_flow_one_way(path: Path) -> None:
     assert part in LEVEL_OF, f"say in LEVELS where {part} stands"
     for other in parts_imported(path) - {part}:
         assert LEVEL_OF[other] < LEVEL_OF[part], f"{part} imports {other}, which stands below or beside it"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipeline").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_pipeline_knows_no_companion(path: Path) -> None:
+    known = {name.split(".")[0] for name in imported_modules(path)}
+    assert not known & {"scripts", *(companion.stem for companion in COMPANIONS.glob("*.py"))}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipeline" / "stages").glob("*.py")), ids=lambda p: p.name)
