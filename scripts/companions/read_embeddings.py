@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=42, help="default: %(default)s")
     given = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # fastai only reads it
+    warnings.filterwarnings("ignore", "Constructing a Categorical")  # by fastai: films without a training rating
     ratings, titles = tables(given.source or fetch([MOVIELENS], Path("data/downloads"), Reporter())[0])
     set_seed(given.seed, reproducible=True)
     dls = CollabDataLoaders.from_df(ratings[[USER, FILM, TARGET]], seed=given.seed, bs=BS)
