@@ -204,7 +204,7 @@ _LANGUAGE_MODELS = (
     ),
     Rung(
         "CharSeqRnn", "language model", "nn.RNN, a prediction after each of eight", "S3",
-        _characters(8, 8, "all", epochs=6, lr=4e-3, bs=128, shift=True, scored="after windows"),
+        _characters(8, 8, "all", epochs=12, lr=3e-3, bs=64, shift=True, scored="after windows"),
     ),
     Rung(
         "CharStatefulRnn", "language model", "the same, its state kept from batch to batch", "beside S3",
