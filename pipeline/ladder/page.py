@@ -15,13 +15,13 @@ def render(document: dict[str, Any], name: str) -> str:
     return render_html(_page(document, Sources({name: document}), name))
 
 
-LM_COLUMNS = (("accuracy", "fixed4"), ("bits_per_character", "fixed3"), ("perplexity", "fixed2"))
-CLASSIFIER_COLUMNS = (("accuracy", "fixed4"), ("macro_recall", "fixed4"), ("log_loss", "fixed3"))
+LM_COLUMNS = (("accuracy", "fixed4"), ("bits_per_character", "fixed3"))
+CLASSIFIER_COLUMNS = (("accuracy", "fixed4"), ("macro_recall", "fixed4"))
 COST_COLUMNS = (("parameters", "rate"), ("train_s", "duration"), ("documents_per_s", "rate"))
 WAYS = ("greedy", "sampled")
 IN_SIGHT = 2
 """Rungs whose text is shown without being asked for."""
-NAMES = {"train_s": "training", "documents_per_s": "documents/s"}
+NAMES = {"train_s": "training", "documents_per_s": "documents per s"}
 
 
 def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
@@ -31,7 +31,12 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
         *(CLASSIFIER_COLUMNS if classifies else LM_COLUMNS),
         *(column for column in COST_COLUMNS if any(column[0] in row["mean"] for row in rows)),
     ]
-    header = ["rung", "its note", *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns)]
+    metrics = {metric_beside(row["published"]) for row in rows if row["published"] is not None}
+    shared = metrics.pop() if len(metrics) == 1 else None  # then the header says what the figures of the notes are
+    header = [
+        "rung", f"its note,{shared}" if shared else "its note",
+        *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns),
+    ]
     points = [
         (row["rung"], row["mean"]["accuracy"], row["mean"]["parameters"], row["mean"]["train_s"]) for row in rows
     ]
@@ -55,7 +60,10 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
         top=[Prose([f"{said} Mean and standard deviation over the seeds. All read the same ids."])],
         sections=[
             Section("rungs", "Rungs", [
-                Table(header, [_cells(sources, name, i, row, columns) for i, row in enumerate(rows)]),
+                Table(header, [
+                    [[row["rung"]], _of_note(sources, name, i, shared is None), *_cells(sources, name, i, row, columns)]
+                    for i, row in enumerate(rows)
+                ]),
                 Details("What each rung is", [Table(
                     ["rung", "what it is", "whose"], [[[row["rung"]], [row["about"]], [row["source"]]] for row in rows],
                     numbers=False,
@@ -99,13 +107,15 @@ def _text(document: dict[str, Any], sources: Sources, name: str) -> Iterator[Blo
         yield Details("What the rungs below them write", [block for blocks in before for block in blocks])
 
 
+def _of_note(sources: Sources, name: str, i: int, with_metric: bool) -> Line:
+    figure = sources.figure(name, "rungs", i, "published", "value", absent="")
+    return [figure, metric_beside(sources.get(name, "rungs", i, "published")) if with_metric else ""]
+
+
 def _cells(
     sources: Sources, name: str, i: int, row: dict[str, Any], columns: Sequence[tuple[str, str]]
 ) -> list[Line]:
-    cells: list[Line] = [
-        [row["rung"]],
-        [sources.figure(name, "rungs", i, "published", "value", absent=""), metric_beside(row["published"])],
-    ]
+    cells: list[Line] = []
     for key, form in columns:
         cell: list[str | Figure] = [sources.figure(name, "rungs", i, "mean", key, form=form, absent="")]
         if key == "accuracy" and row["deviation"][key] is not None:
