@@ -33,7 +33,7 @@ def drawn(documents: list[RawDocument], seed: int) -> set[str]:
     for document in documents:
         left[str(document.label)].append(document.doc_id)
     rng, languages = np.random.default_rng(seed), sorted(left)
-    found = set()
+    found: set[str] = set()
     while len(found) < TESTED:
         lines = left[languages[rng.integers(len(languages))]]
         found.add(lines.pop(int(rng.integers(len(lines)))))

@@ -157,8 +157,8 @@ def ladder(rungs: Sequence[tuple[str, float, float, float]]) -> Markup:
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(2, 1, sharey=True)
-        for axes, column, label in zip(panels, (2, 3), ("parameters", "seconds of training"), strict=True):
-            values = [rung[column] for rung in rungs]
+        costs = ([rung[2] for rung in rungs], [rung[3] for rung in rungs])
+        for axes, values, label in zip(panels, costs, ("parameters", "seconds of training"), strict=True):
             axes.plot(values, [rung[1] for rung in rungs], "o", color=FIRST, markersize=5)
             axes.set_xscale("log")
             axes.set_xlabel(label)
@@ -173,8 +173,8 @@ def ladder(rungs: Sequence[tuple[str, float, float, float]]) -> Markup:
             axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         figure.draw_without_rendering()  # only now is it known where the points are
-        for axes, column in zip(panels, (2, 3), strict=True):
-            _name_points(axes, [(rung[0], rung[column], rung[1]) for rung in rungs])
+        for axes, values in zip(panels, costs, strict=True):
+            _name_points(axes, [(rung[0], x, rung[1]) for rung, x in zip(rungs, values, strict=True)])
 
     return _svg("ladder", 5.6, draw)
 
