@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import runs, stopping
-from pipeline.artifact import Artifact
+from pipeline.artifact import Artifact, open_artifact
 from pipeline.errors import UsageError
-from pipeline.ladder.making import folder_of, make_rung
+from pipeline.ladder.continuing import REPEATED_TOKENS, WRITTEN_TOKENS, prompt_of, written_by
+from pipeline.ladder.making import SLOT, folder_of, make_rung
 from pipeline.ladder.page import metric_beside, render
-from pipeline.ladder.rungs import AWD_LSTM, RUNGS, ULMFIT, Published, Rung, rungs_named
+from pipeline.ladder.rungs import AWD_LSTM, KNESER_NEY, RUNGS, ULMFIT, Published, Rung, rungs_named
 from pipeline.ladder.scoring import METRICS, headline
 from pipeline.progress import Reporter
 from pipeline.recipe import shipped_recipes
@@ -75,7 +76,7 @@ def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter,
             stopping.check(f"compare, before {rung.name} with seed {seed},")
             results.append(_result(plan, rung, seed, reporter, force))
         rows.append(_row(rung, results, rung.published.get(run.recipe.prepare_corpus.kind)))
-    document = {"on": run.name, "ids": results[0]["ids"], "rungs": rows}
+    document = {"on": run.name, "ids": results[0]["ids"], **_continued(run, rungs, rows), "rungs": rows}
     folder = folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / FIGURES, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
@@ -104,6 +105,24 @@ def _result(plan: Plan, rung: Rung, seed: int, reporter: Reporter, force: bool) 
     return _told(run, last, seed, metrics)
 
 
+def _continued(run: Run, rungs: Sequence[Rung], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add to `rows` what the language models among `rungs` write, of the first seed each; the prompt that they had."""
+    writing = [
+        (rung, row) for rung, row in zip(rungs, rows, strict=True)
+        if rung.kind == "language model" and rung.name != KNESER_NEY
+        and (rung.name != AWD_LSTM or run.recipe.run.direction == "fwd")  # backwards it writes what comes before
+    ]
+    if not writing:
+        return {}
+    prompt = prompt_of(open_artifact(run.path("ids"), "ids"))
+    for rung, row in writing:
+        stopping.check(f"compare, before {rung.name} writes,")
+        artifact = open_artifact(run.home / row["seeds"][0]["artifact"], SLOT if rung.settings else "lm")
+        written = written_by(rung, artifact, prompt, run.recipe.run.seed)
+        row["written"] = {way: vars(text) for way, text in written.items()}
+    return {"prompt": prompt, "continued_by_tokens": WRITTEN_TOKENS, "repeated_tokens": REPEATED_TOKENS}
+
+
 def _with_seed(plan: Plan, seed: int) -> Run:
     """The run with another seed for its models, on the same corpus and ids: a run of its own, RUN-sSEED."""
     given = (f"inputs.{slot}={json.dumps(str(plan.runs[0].path(slot)))}" for slot in ("corpus", "ids"))
@@ -124,7 +143,7 @@ def _told(run: Run, artifact: Artifact, seed: int, metrics: dict[str, Any]) -> d
 
 
 def _row(rung: Rung, results: list[dict[str, Any]], published: Published | None) -> dict[str, Any]:
-    names = [name for name in (*QUALITY, *COST) if name in results[0]]
+    names = [name for name in (*QUALITY, *COST) if all(name in result for result in results)]
     return {
         "rung": rung.name,
         "about": rung.about,
@@ -152,15 +171,16 @@ def chosen_rungs(plan: Plan, names: Sequence[str] | None) -> list[Rung]:
     prepared = plan.runs[0].recipe.prepare_corpus
     without_labels = prepared.kind in ("human-numbers", *RUNNING_TEXT_KINDS)
     kind = "language model" if without_labels or prepared.label_column is None else "classifier"
-    letters = plan.runs[0].recipe.tokenize_corpus.tokenizer == "char"
-    others = ("S2", "S4") if letters else ("S3", "S6")  # models of words, of characters
-    return [rung for rung in RUNGS.values() if rung.kind == kind and rung.source not in others]
+    tokens = "letters" if plan.runs[0].recipe.tokenize_corpus.tokenizer == "char" else "words"
+    return [rung for rung in RUNGS.values() if rung.kind == kind and rung.reads in (None, tokens)]
 
 
 def table(document: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
     second = "bits_per_character" if "bits_per_character" in document["rungs"][0]["mean"] else "macro_recall"
-    header = ["rung", "accuracy", "note", second.replace("_", " "), "parameters", "training s"]
+    header = ["rung", "accuracy", "note", second.replace("_", " "), "parameters", "training s", "documents/s"]
+    if not any("documents_per_s" in row["mean"] for row in document["rungs"]):
+        header.pop()
     rows = [header]
     for row in document["rungs"]:
         mean, deviation, published = row["mean"], row["deviation"]["accuracy"], row["published"]
@@ -171,8 +191,19 @@ def table(document: dict[str, Any]) -> str:
             f"{mean[second]:.3f}",
             f"{mean['parameters']:,.0f}",
             f"{mean['train_s']:,.1f}",
+            *([f"{mean['documents_per_s']:,.0f}" if "documents_per_s" in mean else ""] if len(header) > 6 else []),
         ])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
              for row in rows]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_written_lines(document)])
+
+
+def _written_lines(document: dict[str, Any]) -> list[str]:
+    """What the rungs wrote, a line each with its line breaks as spaces."""
+    lines = []
+    for row in document["rungs"]:
+        for way, written in row.get("written", {}).items():
+            text = " ".join(written["text"].split())
+            lines += ["", f"{row['rung']}, {way}, {100 * written['repeated']:.0f} % repeated: {text}"]
+    return lines

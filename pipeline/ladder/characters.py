@@ -1,6 +1,7 @@
 """Encoders of the character models of S3: ids [B, T] -> hidden [B, P, H], P the positions that predict.
 
-All begin every window with an empty state. Shapes: B rows, T tokens, V vocabulary, E embedding size, H hidden size.
+All begin every window with an empty state; CharStatefulRnn, which goes on from batch to batch, is in `recurrent`.
+Shapes: B rows, T tokens, V vocabulary, E embedding size, H hidden size.
 """
 
 import torch
@@ -68,17 +69,18 @@ class Loop(nn.Module):
 
 
 class Rnn(nn.Module):
-    """torch's own loop; a prediction at the end, or after every character."""
+    """torch's own loop; a prediction at the end, or after every character, which may be only to learn from."""
 
     def __init__(self, vocabulary: int, settings: LanguageModelSettings) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, EMB_SZ)
         self.rnn = nn.RNN(EMB_SZ, settings.n_hid, batch_first=True)
         self.last = settings.predicts == "last"
+        self.last_when_used = self.last or settings.scored == "after windows"
 
     def forward(self, characters_BT: Tensor) -> Tensor:
         output_BTH, _ = self.rnn(self.embedding(characters_BT))
-        return output_BTH[:, -1:] if self.last else output_BTH
+        return output_BTH[:, -1:] if (self.last if self.training else self.last_when_used) else output_BTH
 
 
 def encoder(name: str, vocabulary: int, settings: LanguageModelSettings) -> nn.Module:

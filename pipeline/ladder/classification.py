@@ -14,6 +14,7 @@ from torch import nn
 from pipeline import stopping
 from pipeline.artifact import Artifact
 from pipeline.ladder.classifiers import build
+from pipeline.ladder.draws import DrawnLoader
 from pipeline.ladder.fitting import WEIGHTS, best_of, fit, one_group, outcome, weights
 from pipeline.ladder.rungs import ClassifierSettings, Rung
 from pipeline.ladder.scoring import Ids, labelled, write_scores
@@ -65,10 +66,9 @@ def task_of(rung: Rung, store: IdStore, seed: int, device: Device) -> Task:
     model = build(
         rung.name, len(store.vocabulary), len(store.labels), int(store.n_tokens[splits.train].max()), settings
     )
-    train, valid = (
-        _loader(store, documents, settings.bs, order)
-        for documents, order in ((splits.train, seed), (splits.valid, None))
-    )
+    kind = DrawnLoader if settings.draws == "classes" else ClassifierLoader
+    train = _loader(store, splits.train, settings.bs, seed, kind)
+    valid = _loader(store, splits.valid, settings.bs, None)
     counts = np.bincount(store.label_ids[splits.train], minlength=len(store.labels))
     loss = cross_entropy(settings.class_weights, counts, device.device)
     return Task(
@@ -92,7 +92,9 @@ def predict(model: nn.Module, store: IdStore, documents: Ids, device: Device) ->
     return found
 
 
-def _loader(store: IdStore, documents: Ids, bs: int, seed: int | None) -> ClassifierLoader:
+def _loader(
+    store: IdStore, documents: Ids, bs: int, seed: int | None, kind: type[ClassifierLoader] = ClassifierLoader
+) -> ClassifierLoader:
     """Batches padded behind only: no document is longer than a chunk."""
     longest: Any = store.n_tokens[documents].max()
-    return ClassifierLoader(store, documents, store.label_ids, bs=bs, seq_len=int(longest), seed=seed)
+    return kind(store, documents, store.label_ids, bs=bs, seq_len=int(longest), seed=seed)

@@ -86,22 +86,31 @@ class CNN(nn.Module):
 
 
 class BiLSTM(nn.Module):
-    """S4: where an LSTM ends that reads forwards and where one ends that reads backwards; padding is not read."""
+    """S4: where an LSTM ends that reads forwards and where one ends that reads backwards; padding is not read.
+
+    With several layers, those of the last, and dropout before each and on the embeddings (char-lstm, of this project).
+    """
 
     def __init__(self, vocabulary: int, n_classes: int, length: int, settings: ClassifierSettings) -> None:
         super().__init__()
         self.length = length
         self.embedding = nn.Embedding(vocabulary, settings.emb_sz)
-        self.rnn = nn.LSTM(settings.emb_sz, settings.n_hid, batch_first=True, bidirectional=True)
+        deep = settings.n_layers > 1
+        self.rnn = nn.LSTM(
+            settings.emb_sz, settings.n_hid, settings.n_layers, batch_first=True, bidirectional=True,
+            dropout=settings.output_p if deep else 0.0,
+        )
+        self.input_dropout = nn.Dropout(settings.output_p if deep else 0.0)
         self.dropout = nn.Dropout(settings.output_p)
         self.linear = nn.Linear(2 * settings.n_hid, n_classes)
 
     def forward(self, ids_BT: Tensor) -> Tensor:
         ids_BT = ids_BT[:, : self.length]
         lengths = (ids_BT != PAD_ID).sum(1).clamp_min(1).cpu()
-        packed = pack_padded_sequence(self.embedding(ids_BT), lengths, batch_first=True, enforce_sorted=False)
-        _, (hidden_2BH, _) = self.rnn(packed)
-        return self.linear(self.dropout(torch.cat(tuple(hidden_2BH), 1)))
+        embedded = self.input_dropout(self.embedding(ids_BT))
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        _, (hidden_BH, _) = self.rnn(packed)
+        return self.linear(self.dropout(torch.cat(tuple(hidden_BH[-2:]), 1)))
 
 
 class CharRNN(nn.Module):
@@ -162,7 +171,7 @@ def build(name: str, vocabulary: int, n_classes: int, longest: int, settings: Cl
             network = MLP(vocabulary, n_classes, length, settings)
         case "CNN":
             network = CNN(vocabulary, n_classes, length, settings)
-        case "BiLSTM":
+        case "BiLSTM" | "char-lstm":
             network = BiLSTM(vocabulary, n_classes, length, settings)
         case _:
             network = CharRNN(vocabulary, n_classes, length, settings, relu=name == "char-rnn-relu")

@@ -1,11 +1,11 @@
 """The page of a comparison: table, chart, and what the notes reached beside it. Every figure is one of compare.json."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline import __version__
 from pipeline.report import charts
-from pipeline.report.blocks import Chart, Line, Page, Prose, Section, Table
+from pipeline.report.blocks import Block, Chart, Details, Line, Page, Prose, Section, Table
 from pipeline.report.figures import Figure, Sources
 from pipeline.report.page import render_html
 
@@ -15,10 +15,13 @@ def render(document: dict[str, Any], name: str) -> str:
     return render_html(_page(document, Sources({name: document}), name))
 
 
-LM_COLUMNS = (("accuracy", "fixed4"), ("bits_per_character", "fixed3"), ("perplexity", "fixed2"))
-CLASSIFIER_COLUMNS = (("accuracy", "fixed4"), ("macro_recall", "fixed4"), ("log_loss", "fixed3"))
+LM_COLUMNS = (("accuracy", "fixed4"), ("bits_per_character", "fixed3"))
+CLASSIFIER_COLUMNS = (("accuracy", "fixed4"), ("macro_recall", "fixed4"))
 COST_COLUMNS = (("parameters", "rate"), ("train_s", "duration"), ("documents_per_s", "rate"))
-NAMES = {"train_s": "training", "documents_per_s": "documents/s"}
+WAYS = ("greedy", "sampled")
+IN_SIGHT = 2
+"""Rungs whose text is shown without being asked for."""
+NAMES = {"train_s": "training", "documents_per_s": "documents per s"}
 
 
 def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
@@ -28,7 +31,12 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
         *(CLASSIFIER_COLUMNS if classifies else LM_COLUMNS),
         *(column for column in COST_COLUMNS if any(column[0] in row["mean"] for row in rows)),
     ]
-    header = ["rung", "what it is", "its note", *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns)]
+    metrics = {metric_beside(row["published"]) for row in rows if row["published"] is not None}
+    shared = metrics.pop() if len(metrics) == 1 else None  # then the header says what the figures of the notes are
+    header = [
+        "rung", f"its note,{shared}" if shared else "its note",
+        *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns),
+    ]
     points = [
         (row["rung"], row["mean"]["accuracy"], row["mean"]["parameters"], row["mean"]["train_s"]) for row in rows
     ]
@@ -52,12 +60,20 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
         top=[Prose([f"{said} Mean and standard deviation over the seeds. All read the same ids."])],
         sections=[
             Section("rungs", "Rungs", [
-                Table(header, [_cells(sources, name, i, row, columns) for i, row in enumerate(rows)]),
+                Table(header, [
+                    [[row["rung"]], _of_note(sources, name, i, shared is None), *_cells(sources, name, i, row, columns)]
+                    for i, row in enumerate(rows)
+                ]),
+                Details("What each rung is", [Table(
+                    ["rung", "what it is", "whose"], [[[row["rung"]], [row["about"]], [row["source"]]] for row in rows],
+                    numbers=False,
+                )]),
                 Chart(
                     charts.ladder(points), "Accuracy of each rung against its parameters and its training time.",
                     "Accuracy against parameters (for n-grams: how many are counted) and seconds of training.",
                 ),
             ]),
+            *([Section("text", "Generated text", [*_text(document, sources, name)])] if "prompt" in document else []),
             *([Section("notes", "What the notes reached", [Prose(line) for line in notes])] if notes else []),
         ],
         footer=[f"Written by staged-ulmfit {__version__} from sealed artifacts. The same again: ",
@@ -66,13 +82,40 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
     )
 
 
+def _text(document: dict[str, Any], sources: Sources, name: str) -> Iterator[Block]:
+    """What the language models wrote: how much of it is repetition, and the texts, those of the last rungs in sight."""
+    yield Prose([
+        "Each goes on after the beginning of the validation text, \u201c", sources.figure(name, "prompt"),
+        "\u201d, for ", sources.figure(name, "continued_by_tokens"),
+        " tokens: greedy always takes the most probable one, sampled draws at the temperature of the command generate. "
+        "Repeated is the share of its runs of ", sources.figure(name, "repeated_tokens"),
+        " tokens that it wrote before: a text that loops comes near to 100 %.",
+    ])
+    rows, samples = [], []
+    for i, row in enumerate(document["rungs"]):
+        if "written" in row:
+            shares = [sources.figure(name, "rungs", i, "written", way, "repeated", form="share") for way in WAYS]
+            rows.append([[row["rung"]], *([share] for share in shares)])
+            samples.append([
+                Prose([f"{row['rung']}, {way}: ", sources.figure(name, "rungs", i, "written", way, "text")])
+                for way in reversed(WAYS)
+            ])
+    yield Table(["rung", *(f"repeated, {way}" for way in WAYS)], rows)
+    for blocks in samples[-IN_SIGHT:]:
+        yield from blocks
+    if before := samples[:-IN_SIGHT]:
+        yield Details("What the rungs below them write", [block for blocks in before for block in blocks])
+
+
+def _of_note(sources: Sources, name: str, i: int, with_metric: bool) -> Line:
+    figure = sources.figure(name, "rungs", i, "published", "value", absent="")
+    return [figure, metric_beside(sources.get(name, "rungs", i, "published")) if with_metric else ""]
+
+
 def _cells(
     sources: Sources, name: str, i: int, row: dict[str, Any], columns: Sequence[tuple[str, str]]
 ) -> list[Line]:
-    cells: list[Line] = [
-        [row["rung"]], [row["about"], f" ({row['source']})"],
-        [sources.figure(name, "rungs", i, "published", "value", absent=""), metric_beside(row["published"])],
-    ]
+    cells: list[Line] = []
     for key, form in columns:
         cell: list[str | Figure] = [sources.figure(name, "rungs", i, "mean", key, form=form, absent="")]
         if key == "accuracy" and row["deviation"][key] is not None:

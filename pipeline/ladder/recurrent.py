@@ -79,14 +79,18 @@ class StatefulLoop(nn.Module):
 
 
 class Layers(nn.Module):
-    """LMModel5 to 7: layers of nn.RNN or nn.LSTM over an embedding of their own size."""
+    """LMModel5 to 7, CharStatefulRnn: layers of nn.RNN or nn.LSTM over an embedding, of their own size or `emb_sz`."""
 
     bs = 1
 
-    def __init__(self, kind: type[nn.RNN] | type[nn.LSTM], vocabulary: int, settings: LanguageModelSettings) -> None:
+    def __init__(
+        self, kind: type[nn.RNN] | type[nn.LSTM], vocabulary: int, settings: LanguageModelSettings,
+        emb_sz: int | None = None,
+    ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary, settings.n_hid)
-        self.rnn = kind(settings.n_hid, settings.n_hid, settings.n_layers, batch_first=True)
+        emb_sz = emb_sz or settings.n_hid
+        self.embedding = nn.Embedding(vocabulary, emb_sz)
+        self.rnn = kind(emb_sz, settings.n_hid, settings.n_layers, batch_first=True)
         self.hidden: Hidden = []
         """(h,) of an RNN, (h, c) of an LSTM, [L, B, H] each; empty: zeros."""
 
@@ -131,6 +135,8 @@ def build(name: str, vocabulary: int, settings: LanguageModelSettings) -> Sequen
             encoder = Layers(nn.RNN, vocabulary, settings)
         case "LMModel6" | "LMModel7":
             encoder = Layers(nn.LSTM, vocabulary, settings)
+        case "CharStatefulRnn":
+            encoder = Layers(nn.RNN, vocabulary, settings, characters.EMB_SZ)
         case _:
             encoder = characters.encoder(name, vocabulary, settings)
     tied = encoder.embedding if isinstance(encoder, Layers) and name == "LMModel7" else None

@@ -22,6 +22,12 @@ TF_IDF, NB_SVM, ULMFIT = "TF-IDF", "NB-SVM", "ULMFiT"
 Kind = Literal["language model", "classifier"]
 
 
+_READS: dict[str, Literal["words", "letters"]] = {
+    "S2": "words", "S4": "words", "S3": "letters", "beside S3": "letters", "S6": "letters", "beside S6": "letters",
+}
+"""By the source of a rung."""
+
+
 class RungSettings(TrainingSettings):
     """Sizes and training that all rungs with a gradient have; where the notes say nothing, fastai's defaults."""
 
@@ -43,6 +49,14 @@ class LanguageModelSettings(RungSettings):
     )
     shuffle: bool = setting(False, "Windows come in another order in each epoch; S2 reads them in that of the text.")
     predicts: Literal["all", "last"] = setting("all", "Positions of a step whose next token is predicted.")
+    shift: bool = setting(
+        False, "Windows begin at another token in each epoch, so that all cuts of the text come in turn.",
+        affects_output="unless default",
+    )
+    scored: Literal["as trained", "after windows"] = setting(
+        "as trained", "Validation: the predictions of training, or every token once, after the whole window before it.",
+        affects_output="unless default",
+    )
 
 
 class ClassifierSettings(RungSettings):
@@ -50,6 +64,11 @@ class ClassifierSettings(RungSettings):
 
     emb_sz: int = setting(5, "Embedding size.", ge=1)
     class_weights: Literal["none", "balanced"] = setting("none", "As in train_classifier.")
+    draws: Literal["documents", "classes"] = setting(
+        "documents", "What an epoch reads: every document once, or as many, each drawn by class first and then within "
+        "it (S6), so that all classes come equally often.", affects_output="unless default",
+    )
+    n_layers: int = setting(1, "Recurrent layers of char-lstm.", ge=1, affects_output="unless default")
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,11 @@ class Rung:
     """None: the rung is made by the stages of the run, or has no gradient."""
     published: Mapping[str, Published] = field(default_factory=dict)
     """By the kind of corpus (prepare_corpus.kind)."""
+
+    @property
+    def reads(self) -> Literal["words", "letters"] | None:
+        """Tokens that it is made for; None: any."""
+        return _READS.get(self.source)
 
     @property
     def is_certain(self) -> bool:
@@ -113,11 +137,12 @@ def _names(share: float, size: int) -> dict[str, Published]:
 
 
 def _characters(
-    seq_len: int, stride: int, predicts: Literal["all", "last"], *, epochs: int, lr: float
+    seq_len: int, stride: int, predicts: Literal["all", "last"], *, epochs: int, lr: float, bs: int = 512,
+    shift: bool = False, scored: Literal["as trained", "after windows"] = "as trained",
 ) -> LanguageModelSettings:
     return LanguageModelSettings(
-        bs=512, seq_len=seq_len, stride=stride, shuffle=True, predicts=predicts, n_hid=256, moms=(0.9, 0.85, 0.9),
-        phases=_one_cycle(epochs, lr),
+        bs=bs, seq_len=seq_len, stride=stride, shuffle=True, predicts=predicts, n_hid=256, moms=(0.9, 0.85, 0.9),
+        shift=shift, scored=scored, phases=_one_cycle(epochs, lr),
     )
 
 
@@ -175,11 +200,17 @@ _LANGUAGE_MODELS = (
     ),
     Rung(
         "CharRnn", "language model", "nn.RNN over eight characters", "S3",
-        _characters(8, 1, "last", epochs=4, lr=1e-3), _nietzsche(1.5452, 4),
+        _characters(8, 1, "last", epochs=4, lr=4e-3), _nietzsche(1.5452, 4),
     ),
     Rung(
         "CharSeqRnn", "language model", "nn.RNN, a prediction after each of eight", "S3",
-        _characters(8, 8, "all", epochs=12, lr=2e-3),
+        _characters(8, 8, "all", epochs=12, lr=3e-3, bs=64, shift=True, scored="after windows"),
+    ),
+    Rung(
+        "CharStatefulRnn", "language model", "the same, its state kept from batch to batch", "beside S3",
+        LanguageModelSettings(
+            bs=64, seq_len=8, n_hid=256, moms=(0.9, 0.85, 0.9), clip=1.0, phases=_one_cycle(10, 3e-3)
+        ),
     ),
     Rung(AWD_LSTM, "language model", "this pipeline's language model, as the recipe says", "stage finetune_lm"),
 )
@@ -220,6 +251,13 @@ _CLASSIFIERS = (
             bs=64, seq_len=_PADDED, n_hid=256, class_weights="balanced", clip=1.0, phases=_one_cycle(15, 1e-3)
         ),
         _names(0.58, 256),
+    ),
+    Rung(
+        "char-lstm", "classifier", "two layers of LSTM both ways, with dropout, classes drawn alike", "beside S6",
+        ClassifierSettings(
+            bs=64, seq_len=_PADDED, emb_sz=32, n_hid=96, n_layers=2, output_p=0.4, draws="classes",
+            phases=_one_cycle(12, 5e-3),
+        ),
     ),
     Rung(ULMFIT, "classifier", "this pipeline's classifier, as the recipe says", "stages finetune_lm to evaluation"),
 )

@@ -57,7 +57,7 @@ class StreamLoader(LanguageModelLoader):
 class WindowLoader:
     """Windows that begin `stride` apart, read without memory: x [B, T], y [B, T] or, `last`, [B, 1].
 
-    Shuffled if there is a seed.
+    Shuffled if there is a seed; with settings.shift the first window then begins at another token in each epoch.
     """
 
     n_inp = 1
@@ -71,7 +71,9 @@ class WindowLoader:
         assert settings.stride is not None
         self.bs, self.seq_len, self.epoch = settings.bs, settings.seq_len, 0
         self._text, self._seed, self._last = text, seed, settings.predicts == "last"
-        self._starts = np.arange(0, len(text) - self.seq_len, settings.stride, dtype=np.int64)
+        room = len(text) - self.seq_len
+        self._shifts = min(settings.stride, room) if settings.shift and seed is not None else 1
+        self._starts = np.arange(0, room - (self._shifts - 1), settings.stride, dtype=np.int64)
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -86,7 +88,7 @@ class WindowLoader:
         """The batches of `epoch` from number `first` on."""
         starts = self._starts
         if self._seed is not None:
-            starts = starts[np.random.default_rng([self._seed, epoch]).permutation(len(starts))]
+            starts = starts[np.random.default_rng([self._seed, epoch]).permutation(len(starts))] + epoch % self._shifts
         for at in range(first * self.bs, len(starts), self.bs):
             positions = starts[at : at + self.bs, None] + np.arange(self.seq_len + 1)
             rows = torch.from_numpy(self._text[positions].astype(np.int64))
@@ -122,7 +124,11 @@ def loaders(
     valid = valid[-len(train) % grid :]
     if settings.stride is None:
         return StreamLoader(train, settings), StreamLoader(valid, settings)
-    return WindowLoader(train, settings, seed if settings.shuffle else None), WindowLoader(valid, settings)
+    after_windows = {"stride": 1, "predicts": "last"} if settings.scored == "after windows" else {}
+    return (
+        WindowLoader(train, settings, seed if settings.shuffle else None),
+        WindowLoader(valid, settings.model_copy(update=after_windows)),
+    )
 
 
 def _require(text: NDArray[np.integer[Any]], settings: LanguageModelSettings) -> None:

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 INK, MUTED, GRID, FIRST, SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--line", FIRST: "--accent", SECOND: "--second"}
@@ -157,18 +157,51 @@ def ladder(rungs: Sequence[tuple[str, float, float, float]]) -> Markup:
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(2, 1, sharey=True)
-        for axes, column, label in zip(panels, (2, 3), ("parameters", "seconds of training"), strict=True):
-            for number, rung in enumerate(rungs):
-                axes.plot(rung[column], rung[1], "o", color=FIRST, markersize=5)
-                axes.annotate(rung[0], (rung[column], rung[1]), textcoords="offset points", fontsize=7.5,
-                              xytext=(5, 4 if number % 2 else -9))
+        costs = ([rung[2] for rung in rungs], [rung[3] for rung in rungs])
+        for axes, values, label in zip(panels, costs, ("parameters", "seconds of training"), strict=True):
+            axes.plot(values, [rung[1] for rung in rungs], "o", color=FIRST, markersize=5)
             axes.set_xscale("log")
             axes.set_xlabel(label)
             axes.set_ylabel("accuracy")
-            axes.margins(x=0.2, y=0.15)
+            axes.margins(x=0.15, y=0.15)
+            wide = max(values) >= 100 * min(values)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+            axes.xaxis.set_major_formatter(
+                FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+            )
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        figure.draw_without_rendering()  # only now is it known where the points are
+        for axes, values in zip(panels, costs, strict=True):
+            _name_points(axes, [(rung[0], x, rung[1]) for rung, x in zip(rungs, values, strict=True)])
 
     return _svg("ladder", 5.6, draw)
+
+
+def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write the name of each (name, x, y) beside its point, where it covers no other name or point if there is room."""
+    size, gap = 7.5, 4.5
+    to_points = 72.0 / axes.figure.dpi
+    places = [axes.transData.transform((x, y)) * to_points for _, x, y in points]
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
+    box = axes.get_window_extent()
+    left, right, low, high = (edge * to_points for edge in (box.x0, box.x1, box.y0, box.y1))
+    for (name, x, y), (at_x, at_y) in zip(points, places, strict=True):
+        width = 0.68 * size * len(name)  # as wide as most letters are: the page has the last word on the font
+        choices = [
+            (dx, step * size - size / 2) for step in (0, 1, -1, 2, -2, 3, -3) for dx in (gap, -gap - width)
+        ]
+        boxes = [(at_x + dx, at_y + dy, at_x + dx + width, at_y + dy + size) for dx, dy in choices]
+        free = [
+            i for i, (x0, y0, x1, y1) in enumerate(boxes)
+            if left <= x0 and x1 <= right + 6 and low <= y0 and y1 <= high
+            and not any(x0 < b[2] and b[0] < x1 and y0 < b[3] and b[1] < y1 for b in taken)
+        ]
+        best = free[0] if free else 0
+        taken.append(boxes[best])
+        written = axes.annotate(name, (x, y), textcoords="offset points", fontsize=size, xytext=choices[best])
+        written.set_in_layout(False)
 
 
 def _svg(name: str, height: float, draw: Callable[[Figure], None]) -> Markup:

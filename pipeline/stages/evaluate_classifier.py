@@ -5,6 +5,7 @@ and evaluation.md (for people).
 """
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def run(context: StageContext) -> StageOutcome:
     checkpoints = CheckpointStore(
         context.resume / "predictions", _prediction_key(context), keep=2, reporter=context.reporter
     )
+    unbroken, started = checkpoints.newest() is None, time.monotonic()
     probabilities = _checked(
         predict_documents(
             classifier, store, test.indices, bs=settings.bs, run=context.recipe.run, checkpoints=checkpoints,
@@ -64,6 +66,7 @@ def run(context: StageContext) -> StageOutcome:
         ),
         classifier, (len(test.indices), len(labels)),
     )
+    predict_s = time.monotonic() - started
     protocol = _protocol(corpus, ids, classifier, store, test)
     trained_on = ("train", "valid") if protocol["validated_on"] == "test" else ("train",)
     learned = _learned(classifier, store, trained_on, protocol["labelled"])
@@ -110,8 +113,10 @@ def run(context: StageContext) -> StageOutcome:
     (context.work / "evaluation.md").write_text(evaluation_page.render(result), encoding="utf-8")
     table = predictions_table(test.doc_ids, test.label_ids, probabilities, labels, baseline_ids)
     pq.write_table(table, context.work / "predictions.parquet")
+    # What a stopped attempt predicted before took no time here.
+    speed = {"documents_per_s": round(len(test.indices) / max(predict_s, 1e-9), 1)} if unbroken else {}
     return StageOutcome(
-        headline(result), {**classifier.manifest.identity, "corpus": corpus.manifest.fingerprint},
+        headline(result) | speed, {**classifier.manifest.identity, "corpus": corpus.manifest.fingerprint},
         device=result["device"], precision=result["precision"],
     )
 

@@ -178,7 +178,7 @@ class ClassifierLoader:
         if self._seed is None:
             return self._cut(by_length)
         rng = np.random.default_rng([self._seed, epoch])
-        shuffled = rng.permutation(len(self._chosen))
+        shuffled = self.drawn(rng)
         pool = self.bs * 50  # as SortedDL: sorted within pools, so that batches differ from epoch to epoch
         pools = [shuffled[i : i + pool] for i in range(0, len(shuffled), pool)]
         in_pools = np.concatenate([p[np.argsort(-self._lengths[p], kind="stable")] for p in pools])
@@ -187,6 +187,10 @@ class ClassifierLoader:
         rest = [i for i in rng.permutation(len(batches)) if i != longest]
         order = [batches[i] for i in (longest, *rest)]
         return [batch[np.argsort(-self._lengths[batch], kind="stable")] for batch in order]
+
+    def drawn(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Positions in `chosen` that a shuffled epoch reads, as many as there are: each once."""
+        return rng.permutation(len(self._chosen))
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         batches = [order[i : i + self.bs] for i in range(0, len(order), self.bs)]

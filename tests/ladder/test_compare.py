@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
-from pipeline.compare import FIGURES, PAGE, chosen_rungs, plan_on
+from pipeline.compare import FIGURES, PAGE, chosen_rungs, plan_on, table
 from pipeline.errors import ExitCode, InputError, UsageError
 
 RUNGS = "kneser-ney,LMModel2,AWD_LSTM"
@@ -62,7 +62,8 @@ def test_rungs_are_made_once_and_told(home: Path) -> None:
     assert counted["deviation"]["accuracy"] is None
     assert learned["seeds"][0]["valid_loss"] != learned["seeds"][1]["valid_loss"]
     lines = first.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["rung", *RUNGS.split(","), "page"]
+    assert [line.split()[0] for line in lines[:4]] == ["rung", *RUNGS.split(",")]
+    assert "documents/s" not in lines[0]
     assert f"{learned['mean']['accuracy']:.4f} ± {learned['deviation']['accuracy']:.4f}" in lines[2]
     page = (folder / PAGE).read_text(encoding="utf-8")
     assert lines[-1] == f"page  {folder / PAGE}"
@@ -70,6 +71,16 @@ def test_rungs_are_made_once_and_told(home: Path) -> None:
         shown = f'data-from="compare.json#/rungs/{i}/mean/accuracy">{row["mean"]["accuracy"]:.4f}<'
         assert shown in page
     assert "<svg" in page
+    assert "written" not in counted
+    assert document["prompt"].split()[0] in {"dogs", "cats", "birds", "fish"}
+    for i, row in enumerate(document["rungs"][1:], 1):
+        greedy, sampled = row["written"]["greedy"], row["written"]["sampled"]
+        for written in (greedy, sampled):
+            assert written["text"].startswith(document["prompt"])
+            assert len(written["text"]) > len(document["prompt"]) + document["continued_by_tokens"] / 2
+        assert sampled["repeated"] < greedy["repeated"] <= 1  # the most probable word again and again is a loop
+        assert f'data-from="compare.json#/rungs/{i}/written/sampled/text">' in page
+        assert any(line.startswith(f"{row['rung']}, sampled, ") for line in lines)
 
 
 def test_another_seed_of_the_big_model_is_a_run_of_its_own(home: Path) -> None:
@@ -122,7 +133,10 @@ def test_classifiers_are_scored_on_test(reviews: Path) -> None:
     assert [(row["rung"], len(row["seeds"])) for row in rows] == list(zip(rungs, (2, 1, 1, 2), strict=True))
     for row in rows[:3]:
         assert row["mean"]["accuracy"] == 1
-        assert row["mean"]["documents_per_s"] > 0
+    assert all(row["mean"]["documents_per_s"] > 0 for row in rows)
+    shown = table(json.loads(again.stdout)).splitlines()
+    assert shown[0].endswith("  documents/s")
+    assert [line.split()[-1] for line in shown[1:]] == [f"{row['mean']['documents_per_s']:,.0f}" for row in rows]
     assert [seed["artifact"] for seed in rows[-1]["seeds"]] == ["models/r/evaluation", "models/r-s43/evaluation"]
     evaluation = json.loads((reviews / "models" / "r" / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
     assert rows[-1]["seeds"][0]["macro_f1"] == evaluation["macro_f1"]

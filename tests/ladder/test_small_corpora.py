@@ -12,7 +12,9 @@ from pipeline.compare import FIGURES, PAGE, chosen_rungs, plan_on, table
 from pipeline.ladder.page import metric_beside
 from pipeline.ladder.rungs import RUNGS
 
-LETTERS = ["kneser-ney", "Char3", "CharLoop", "CharLoopConcat", "CharRnn", "CharSeqRnn", "AWD_LSTM"]
+LETTERS = [
+    "kneser-ney", "Char3", "CharLoop", "CharLoopConcat", "CharRnn", "CharSeqRnn", "CharStatefulRnn", "AWD_LSTM",
+]
 BAGS = ["bag-of-words", "TF-IDF", "NB-SVM", "n-gram-embeddings"]
 WORDS = [*BAGS, "MLP", "CNN", "BiLSTM", "ULMFiT"]
 NAMES = ["char-rnn-linear", "char-rnn-relu"]
@@ -21,8 +23,8 @@ NAMES = ["char-rnn-linear", "char-rnn-relu"]
 @pytest.mark.parametrize(("recipe", "rungs", "with_figures"), [
     ("nietzsche", LETTERS, {"CharLoop", "CharLoopConcat", "CharRnn"}),
     ("sentences", WORDS, {"MLP", "CNN", "BiLSTM"}),
-    ("names", [*BAGS, *NAMES, "ULMFiT"], set(NAMES)),
-    ("names-tenth", [*BAGS, *NAMES, "ULMFiT"], set(NAMES)),
+    ("names", [*BAGS, *NAMES, "char-lstm", "ULMFiT"], set(NAMES)),
+    ("names-tenth", [*BAGS, *NAMES, "char-lstm", "ULMFiT"], set(NAMES)),
     ("bow-languages", WORDS, {"bag-of-words"}),
 ])
 def test_each_recipe_has_its_rungs_and_figures(

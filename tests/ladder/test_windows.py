@@ -87,6 +87,25 @@ def test_a_seed_shuffles_windows_anew_in_each_epoch() -> None:
     assert orders[0] != orders[1]
 
 
+def test_shifted_windows_begin_at_every_token_in_turn() -> None:
+    settings = LanguageModelSettings(bs=4, seq_len=3, stride=3, shift=True)
+    loader = WindowLoader(TEXT[:12], settings, seed=3)
+    seen = [sorted(row[0] for x, _ in loader.batches(epoch) for row in x.tolist()) for epoch in range(4)]
+    assert seen == [[0, 3, 6], [1, 4, 7], [2, 5, 8], [0, 3, 6]]
+    assert max(y[-1] for _, y in rows(next(loader.batches(2)))) == 11  # the last token
+    validation = WindowLoader(TEXT[:12], settings)
+    assert [row[0] for x, _ in validation.batches(1) for row in x.tolist()] == [0, 3, 6]
+    shortest = WindowLoader(TEXT[:4], settings, seed=3)
+    assert [rows(batch) for batch in shortest.batches(1)] == [[([0, 1, 2], [1, 2, 3])]]
+
+
+def test_a_model_may_be_scored_after_whole_windows_only() -> None:
+    settings = LanguageModelSettings(bs=4, seq_len=3, stride=3, scored="after windows")
+    train, valid = loaders(Store(), settings, seed=0)  # type: ignore[arg-type]
+    assert next(iter(train))[1].shape == (4, 3)
+    assert rows(next(iter(valid)))[:2] == [([44, 45, 46], [47]), ([45, 46, 47], [48])]
+
+
 def test_the_steps_of_validation_go_on_where_those_of_training_would() -> None:
     settings = LanguageModelSettings(bs=1, seq_len=3, stride=3, predicts="last")
     train, valid = loaders(Store(), settings, seed=0)  # type: ignore[arg-type]

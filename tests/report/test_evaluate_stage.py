@@ -176,6 +176,8 @@ def project(tmp_path: Path) -> Project:
 def test_writes_an_evaluation_that_agrees_with_itself(project: Project) -> None:
     manifest, metrics, page, rows = project.evaluate(bs=3)
     assert set(manifest.files) == {"metrics.json", "predictions.parquet", "evaluation.md"}
+    speed = manifest.metrics.pop("documents_per_s")
+    assert speed > 0
     assert manifest.metrics == headline(metrics)
     assert page == render(metrics)
     true, predicted = [row["label"] for row in rows], [row["predicted"] for row in rows]
@@ -381,3 +383,22 @@ def test_stopped_predictions_go_on(project: Project, tmp_path: Path, monkeypatch
     stopping.forget()
     assert (predict(checkpoints) == whole).all()
     assert "going on after batch" in log.getvalue()
+
+
+def test_an_evaluation_that_was_stopped_tells_no_speed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, seen = stopping.check, 0
+
+    def second_time(where: str) -> None:
+        nonlocal seen
+        seen += where.startswith("Predicting")
+        if seen == 2:
+            stopping.ask("a test")
+        check(where)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stopping, "check", second_time)
+        with pytest.raises(Stopped, match="Predicting after batch"):
+            project.evaluate(bs=3)
+    stopping.forget()
+    manifest, metrics, *_ = project.evaluate(bs=3)
+    assert manifest.metrics == headline(metrics)  # the first batches took no time in this process

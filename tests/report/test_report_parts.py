@@ -1,5 +1,6 @@
 """The parts of a report: figures with their places, what is worked out, charts, colours."""
 
+import itertools
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -157,6 +158,7 @@ def test_charts_take_their_colours_from_the_page_and_are_the_same_each_time() ->
         "training-classifier": lambda: charts.training("classifier", [], history, [("$x^$", 0)]),
         "reliability": lambda: charts.reliability(BASE["calibration_bins"]),
         "lengths": lambda: charts.lengths([scored | {"from_tokens": 1, "to_tokens": 9}]),
+        "ladder": lambda: charts.ladder([("a $x^$ & <b>", 0.5, 10, 0.5), ("b", 0.6, 20, 5000)]),
     }
     for name, draw in drawn.items():
         svg = draw()
@@ -169,6 +171,24 @@ def test_charts_take_their_colours_from_the_page_and_are_the_same_each_time() ->
         assert "font-family" not in svg
         for identifier in re.findall(r'id="([^"]*)"', svg):
             assert identifier.startswith(name)
+
+
+def test_names_and_numbers_of_the_ladder_can_be_read() -> None:
+    rungs = [
+        ("kneser-ney", 0.55, 156468, 2), ("Char3", 0.45, 104308, 12), ("CharLoop", 0.53, 104308, 100),
+        ("CharLoopConcat", 0.54, 169844, 130), ("CharRnn", 0.561, 104308, 456), ("CharSeqRnn", 0.5468, 104308, 280),
+        ("CharStatefulRnn", 0.5687, 104308, 280), ("AWD_LSTM", 0.59, 418400, 240),
+    ]
+    svg = charts.ladder(rungs)
+    texts = re.findall(r'<text [^>]*x="([-0-9.]+)" y="([-0-9.]+)"[^>]*>([^<]*)</text>', svg)
+    numbers = [text for _, _, text in texts if not text[0].isalpha()]
+    assert {"100,000", "200,000", "500,000", "1", "10", "100", "1,000", "50%", "55%"} <= set(numbers)
+    assert not [text for text in numbers if not re.fullmatch(r"[0-9.,]+%?", text)]
+    names = {rung[0] for rung in rungs}
+    boxes = [(float(x), float(y), float(x) + 3.5 * len(name)) for x, y, name in texts if name in names]
+    assert len(boxes) == 2 * len(rungs)
+    for (x0, y0, end0), (x1, y1, end1) in itertools.combinations(boxes, 2):
+        assert abs(y0 - y1) > 6 or end0 < x1 or end1 < x0
 
 
 def luminance(colour: str) -> float:
