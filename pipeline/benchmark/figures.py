@@ -76,9 +76,10 @@ def _sides(case: Case, lab: Lab) -> Result:
         share = value * ours.facts["flop_per_unit"] / _value("FLOP/s", found[MATMUL])
         more["precision"] = ours.facts["precision"]
     # A fork has not mapped the libraries that its parent loaded: it seems smaller than a process that loads them.
-    peaks = (ours.peak_mb, theirs.peak_mb) if case.alike or not lab.sizes.forks else (None, None)
+    alike = case.alike or not lab.sizes.forks
     return Result(
-        case.name, value, other, other / value if case.unit == "ms" else value / other, case.unit, share, *peaks, more
+        case.name, value, other, other / value if case.unit == "ms" else value / other, case.unit, share,
+        ours.peak_mb if alike else None, theirs.peak_mb if alike else None, more,
     )
 
 
