@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import counterpart, describe, ensembles, parts, reporting, runs, status, stopping
+from pipeline import counterpart, describe, ensembles, followers, parts, reporting, runs, status, stopping
 from pipeline.benchmark.command import BenchmarkCommand, benchmark
 from pipeline.commands import (
     compare,
@@ -298,4 +298,5 @@ def _print_section(title: str, rows: describe.Rows) -> None:
 def main(command: str | None = None) -> None:
     """Entry of `python -m pipeline` and, with the name of a command, of the scripts."""
     program = "staged-ulmfit" if Path(sys.argv[0]).name == "staged-ulmfit" else PROGRAM
-    app(args=[*([command] if command else []), *sys.argv[1:]], prog_name=program)
+    arguments = [*([command] if command else []), *sys.argv[1:]]
+    followers.as_rank(lambda: app(args=arguments, prog_name=program))

@@ -82,3 +82,7 @@ class Stopped(PipelineError):
     """A stage stopped by a signal; the same command goes on."""
 
     exit_code = ExitCode.STOPPED
+
+
+class LostRankError(Stopped):
+    """Another process of the same job ended in the middle of the work; the same command goes on."""

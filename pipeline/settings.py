@@ -61,6 +61,10 @@ class RunSettings(Section):
         "auto", "auto (CUDA if there is one, else cpu), cpu, cuda or cuda:N.", affects_output=False,
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
     )
+    rank_timeout_s: float = setting(
+        60.0, "Of several processes that train together: seconds that one may not answer inside a step before the "
+        "others end (exit 75).", affects_output=False, gt=0.0,
+    )
     allow_fp16_on_cpu: bool = setting(
         False, "Let fp16 run on a CPU: slow, only to try fp16 scripts where there is no GPU.", affects_output=False
     )
@@ -216,6 +220,11 @@ class JobSettings(Section):
     memory: str | None = setting(None, "Memory, such as 16G (sbatch --mem).",
                                  pattern=r"^[0-9]+[KMGT]?$")
     gpus: int | None = setting(None, "GPUs of the node (sbatch --gres=gpu:N).", ge=1)
+    processes: Count = setting(
+        1, "Processes on each node that train together, one per GPU; cpus are then those of each. Only for stages that "
+        "train."
+    )
+    nodes: Count = setting(1, "Nodes with so many processes each. Only for stages that train.")
     options: tuple[str, ...] = setting((), "More options of sbatch, each as on its command line.")
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifact as artifacts
-from pipeline import custody, making, stopping
+from pipeline import custody, making, ranks, stopping
 from pipeline.artifact import Artifact, InputRecord, Manifest
 from pipeline.attempt import RESUME, Attempt, parts_path, unfinished
 from pipeline.errors import InputError, UsageError
 from pipeline.making import Order, StageOutcome
 from pipeline.pretrained import MODEL_SLOTS, shipped
 from pipeline.progress import Reporter
+from pipeline.ranks import ALONE, Ranks
 from pipeline.recipe import Recipe
 from pipeline.settings import Section
 
@@ -112,6 +113,8 @@ class StageContext:
     reporter: Reporter
     parts: Path | None = None
     """Folder of the shares that several jobs make (`pipeline.parts`); there only if any did."""
+    ranks: Ranks = ALONE
+    """The processes that train together."""
 
     @property
     def resume(self) -> Path:
@@ -288,13 +291,13 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
         )
 
     def work(folder: Path, resuming: bool) -> StageOutcome:
-        settings = getattr(run.recipe, stage.name)
-        return _module(stage).run(
-            StageContext(
-                run.recipe, settings, inputs, source, fingerprint, folder, resuming, reporter,
-                parts_path(target, fingerprint),
-            )
+        context = StageContext(
+            run.recipe, getattr(run.recipe, stage.name), inputs, source, fingerprint, folder, resuming, reporter,
+            parts_path(target, fingerprint), ranks.here(),
         )
+        if hasattr(_module(stage), "follow"):
+            context.ranks.give(stage.name, context)
+        return _module(stage).run(context)
 
     return making.make(order, work, reporter)
 
@@ -317,9 +320,8 @@ def _smaller(run: Run, stage: Stage) -> str:
 
 
 def _module(stage: Stage) -> Any:
-    """The stage's module: it holds `run(context) -> StageOutcome`, that of prepare_corpus also `locate_source`.
-
-    Importing it may take seconds, so it is done only when it is needed.
+    """The stage's module, imported when it is needed, which may take seconds: it holds `run(context) -> StageOutcome`,
+    that of prepare_corpus `locate_source`, those that several processes share `follow(context)` for ranks above 0.
     """
     return importlib.import_module(f"pipeline.stages.{stage.name}")
 

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pipeline.errors import ExitCode, Stopped
 from pipeline.progress import Reporter
@@ -22,6 +22,7 @@ class _Request:
     reason: str | None = None
     deadline: float | None = None
     limit_min: float | None = None
+    elsewhere: Callable[[], str | None] | None = None
 
 
 _request = _Request()
@@ -38,6 +39,11 @@ def stop_after(minutes: float | None) -> None:
     _request.deadline = None if minutes is None else time.monotonic() + 60 * minutes
 
 
+def listen_to(elsewhere: Callable[[], str | None]) -> None:
+    """Have `asked` look there too; it must be cheap."""
+    _request.elsewhere = elsewhere
+
+
 def forget() -> None:
     """Withdraw every request."""
     _request.reason = None
@@ -48,12 +54,18 @@ def asked() -> str | None:
     """Why the process should stop, or None. Cheap: for every turn of every loop."""
     if _request.reason is None and _request.deadline is not None and time.monotonic() >= _request.deadline:
         _request.reason = f"the limit of {_request.limit_min:g} minutes"
+    if _request.reason is None and _request.elsewhere is not None:
+        _request.reason = _request.elsewhere()
     return _request.reason
 
 
 def check(where: str) -> None:
     """Raise Stopped if a stop was asked for. Call it where nothing is lost by it."""
-    reason = asked()
+    obey(asked(), where)
+
+
+def obey(reason: str | None, where: str) -> None:
+    """Raise Stopped if there is a reason to."""
     if reason is not None:
         raise Stopped(f"{where} was stopped by {reason}.", "The same command goes on.")
 

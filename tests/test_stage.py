@@ -97,7 +97,8 @@ def test_a_manifest_tells_what_made_it(tmp_path: Path, tiny_stages: TinyStages) 
 
 
 OTHER_VALUES: dict[str, Any] = {
-    "seed": 1, "direction": "bwd", "precision": "fp32", "device": "cpu", "allow_fp16_on_cpu": True,
+    "seed": 1, "direction": "bwd", "precision": "fp32", "device": "cpu", "rank_timeout_s": 9.0,
+    "allow_fp16_on_cpu": True,
     "kind": "plain-text", "source": "x.txt", "sha256": "0" * 64, "text_column": "t", "label_column": "l",
     "split_column": "s", "id_column": "i", "group_column": "g", "valid_fraction": 0.3, "test_fraction": 0.4,
     "limit_per_split": 5, "test_documents": 7, "offline": True, "tokenizer": "char", "rules": "none",
@@ -116,7 +117,7 @@ OTHER_VALUES: dict[str, Any] = {
 SILENT = {  # where, how fast and how safe, never what
     *(f"{stage}.{key}" for stage in ("finetune_lm", "train_classifier")
       for key in ("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints", "max_skipped")),
-    "run.device", "run.allow_fp16_on_cpu", "prepare_corpus.source", "prepare_corpus.offline",
+    "run.device", "run.rank_timeout_s", "run.allow_fp16_on_cpu", "prepare_corpus.source", "prepare_corpus.offline",
     "tokenize_corpus.workers", "finetune_lm.log_every",
     "train_classifier.log_every", "evaluate_classifier.bs",
 }

@@ -3,11 +3,18 @@
 Shapes: B rows of a batch, T tokens, V embedding rows, D embedding size, C classes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from fastai.text.models.awdlstm import AWD_LSTM, EmbeddingDropout, WeightDropout, dropout_mask
-from fastai.text.models.core import LinearDecoder, PoolingLinearClassifier, SentenceEncoder, SequentialRNN
+from fastai.text.models.core import (
+    LinearDecoder,
+    PoolingLinearClassifier,
+    SentenceEncoder,
+    SequentialRNN,
+    masked_concat_pool,
+)
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
@@ -90,22 +97,50 @@ class AwdLstm(AWD_LSTM):
 class _SentenceEncoder(SentenceEncoder):
     """fastai's, which asks the device once for each batch, not for each chunk, how many rows have begun.
 
-    Chunks that are not pooled keep nothing for a gradient, since none reaches them.
+    Chunks that are not pooled keep nothing for a gradient, since none reaches them. The longest row may be elsewhere:
+    chunks in which no row has begun, or without rows at all, give zeros.
     """
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         self.reset()
         mask = input == self.pad_idx
         rows, length = input.shape
-        outputs: list[Tensor] = []
+        outputs: list[Tensor | int] = []
         for start, begun in zip(range(0, length, self.bptt), (~mask[:, :: self.bptt]).sum(0).tolist(), strict=True):
             pooled = length - start <= self.max_len
+            if not begun:
+                if pooled:
+                    outputs.append(min(self.bptt, length - start))
+                continue
             with torch.set_grad_enabled(pooled and torch.is_grad_enabled()):
                 output = self.module(input[:begun, start : start + self.bptt])
             if pooled:
                 outputs.append(output if begun == rows else F.pad(output, (0, 0, 0, 0, 0, rows - begun)))
-        together = torch.cat(outputs, dim=1)
+        together = torch.cat(self._filled(outputs, input), dim=1)
         return together, mask[:, length - together.shape[1] :]
+
+    def _filled(self, outputs: list[Tensor | int], input: Tensor) -> list[Tensor]:
+        """Zeros of the type of the others where there is only a number of tokens."""
+        found = next((output for output in outputs if isinstance(output, Tensor)), None)
+        if found is None:
+            kind, dtype = input.device.type, self.module.encoder.weight.dtype
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
+            found = torch.zeros((), dtype=dtype, device=input.device)
+        rows, size = len(input), self.module.emb_sz
+        return [o if isinstance(o, Tensor) else found.new_zeros(rows, o, size) for o in outputs]
+
+
+class _PoolingClassifier(PoolingLinearClassifier):
+    """fastai's, whose pooled features can be put together with those of other processes before the head sees them."""
+
+    together: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, input: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        outputs, mask = input
+        features = masked_concat_pool(outputs, mask, self.bptt)
+        if self.together is not None:
+            features = self.together(features)
+        return self.layers(features), outputs, outputs
 
 
 def build_language_model(
@@ -142,7 +177,7 @@ def build_classifier(
     ps = [output_p, *([settings.head_p if settings else 0.0] * len(head.lin_ftrs))]
     return SequentialRNN(
         _SentenceEncoder(head.seq_len, encoder, pad_idx=PAD_ID, max_len=head.max_len),
-        PoolingLinearClassifier(sizes, ps, bptt=head.seq_len),
+        _PoolingClassifier(sizes, ps, bptt=head.seq_len),
     )
 
 

@@ -22,6 +22,8 @@ class DecoderLoss(nn.Module):
         self.decoder = decoder
         self.hits = torch.zeros((), dtype=torch.int64)
         """Tokens of the last batch whose most likely prediction is right; counted outside training only."""
+        self.tokens = 0
+        """Tokens of that batch."""
         self.logits_dtype: torch.dtype | None = None
         """Type of the logits of the last batch."""
 
@@ -31,6 +33,7 @@ class DecoderLoss(nn.Module):
         self.logits_dtype = _product_dtype(hidden)
         if torch.is_grad_enabled():
             return cross_entropy(rows, self.decoder.weight, self.decoder.bias, ids)
+        self.tokens = len(ids)
         total, self.hits = _evaluate(rows, self.decoder.weight, self.decoder.bias, ids)
         return total / len(ids)
 

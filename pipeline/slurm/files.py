@@ -50,7 +50,8 @@ def job_file(folder: Path, job: Job, command: str) -> str:
         command=_on_one_line(command),
         file=shlex.quote(str(file_of(folder, job))), job_name=f"{job.runs[0].name}.{job.stage.name}",
         log=log_of(folder.resolve(), job), options=[*_options(job.settings), *_array(job)], warn_s=slurm.warn_s,
-        folder=shlex.quote(str(Path.cwd())), setup=slurm.setup, restarts=slurm.restarts,
+        folder=shlex.quote(str(Path.cwd())), setup=slurm.setup, restarts=slurm.restarts, nodes=job.settings.nodes,
+        processes=job.settings.processes,
         elements=[_stage_command(run, extra, job, slurm) for run, extra in job.elements],
     )
 

@@ -6,9 +6,11 @@ from typing import Literal
 
 from pipeline.errors import UsageError
 from pipeline.parts import Share
+from pipeline.recipe import Recipe
 from pipeline.runs import Plan
 from pipeline.settings import JOB_KINDS, JobSettings, SlurmSettings
 from pipeline.stage import ENSEMBLE, STAGES, TOKENIZE, Run, Stage
+from pipeline.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,27 @@ def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
 
 
 def job_settings(settings: SlurmSettings, stage: Stage) -> JobSettings:
-    """What a job of `stage` asks for: what its kind does, and over that what the stage does."""
+    """What a job of `stage` asks for: what its kind does, and over that what the stage does.
+
+    Processes and nodes of a kind are for those of its stages that train; UsageError if another one asks for them.
+    """
     kind = "gpu" if "precision" in stage.run_settings else "cpu"
     given = [settings.jobs[name].model_dump(exclude_unset=True) for name in (kind, stage.name) if name in settings.jobs]
+    if not _trains(stage):
+        own = settings.jobs.get(stage.name, JobSettings())
+        if own.processes * own.nodes > 1:
+            raise UsageError(
+                f"slurm.jobs.{stage.name} asks for {own.processes * own.nodes} processes; the stage trains nothing.",
+                "Leave out processes and nodes there.",
+            )
+        for values in given:
+            values.pop("processes", None)
+            values.pop("nodes", None)
     return JobSettings.model_validate({key: value for values in given for key, value in values.items()})
+
+
+def _trains(stage: Stage) -> bool:
+    return isinstance(Recipe.model_fields[stage.name].default, TrainingSettings)
 
 
 def seconds(time: str) -> int:

@@ -28,10 +28,11 @@ from pipeline.text.ids import IdStore
 from pipeline.text.tokenizer import tokenizer_kind
 from pipeline.training.curve import write_curve
 from pipeline.training.device import Device, keep_freed_memory, resolve_device
+from pipeline.training.group import Group
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss, bits_per_character, perplexity
-from pipeline.training.phases import seed_weights, train_phases
+from pipeline.training.phases import Trained, seed_weights, train_phases
 from pipeline.training.task import Task
 from pipeline.training_settings import FinetuneLMSettings
 
@@ -42,6 +43,7 @@ class Prepared:
 
     task: Task
     device: Device
+    group: Group
     architecture: Architecture
     valid_tokens: int
     """Tokens that are predicted in validation."""
@@ -53,12 +55,13 @@ def prepare(context: StageContext) -> Prepared:
     """The language model and its text, ready to be trained; nothing is written."""
     settings: FinetuneLMSettings = context.settings
     run_settings = context.recipe.run
-    device = resolve_device(run_settings)
-    context.reporter.line(f"finetune_lm: {device.describe()}")
+    device = resolve_device(run_settings, context.ranks)
+    group = Group(context.ranks, run_settings.rank_timeout_s)
+    context.reporter.line(f"finetune_lm: {device.describe()}{group.describe()}")
     keep_freed_memory()
     ids, start = context.inputs["ids"], context.inputs.get("start_lm")
     store = IdStore.open(ids)
-    train, valid = _loaders(context, store)
+    train, valid = _loaders(context, store, group)
 
     seed_weights(run_settings.seed)
     matched: dict[str, Any] | None = None
@@ -91,7 +94,20 @@ def prepare(context: StageContext) -> Prepared:
         summarize=summarize, save=lambda folder: save_language_model(model, folder),
         load=lambda folder: load_language_model(model, folder),
     )
-    return Prepared(task, device, architecture, valid.predicted_tokens, matched)
+    return Prepared(task, device, group, architecture, valid.predicted_tokens, matched)
+
+
+def follow(context: StageContext) -> None:
+    """Train along with rank 0; nothing is written."""
+    _train(context, prepare(context))
+
+
+def _train(context: StageContext, prepared: Prepared) -> Trained:
+    settings: FinetuneLMSettings = context.settings
+    return train_phases(
+        prepared.task, settings, settings.phases, device=prepared.device, seed=context.recipe.run.seed,
+        resume=context.resume, fingerprint=context.fingerprint, reporter=context.reporter, group=prepared.group,
+    )
 
 
 def run(context: StageContext) -> StageOutcome:
@@ -100,10 +116,7 @@ def run(context: StageContext) -> StageOutcome:
     run_settings, ids, start = context.recipe.run, context.inputs["ids"], context.inputs.get("start_lm")
     prepared = prepare(context)
     task, device, architecture = prepared.task, prepared.device, prepared.architecture
-    trained = train_phases(
-        task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
-        fingerprint=context.fingerprint, reporter=context.reporter,
-    )
+    trained = _train(context, prepared)
     task.save(context.work)
     architecture.save(context.work / "architecture.json")
     write_history(trained.history, context.work)
@@ -123,6 +136,7 @@ def run(context: StageContext) -> StageOutcome:
             "tokens_per_s": last["tokens_per_s"],
             "parameters": sum(p.numel() for p in task.model.parameters()),
             "skipped_steps": trained.skipped_steps,
+            "processes": prepared.group.size,
             "transductive": transductive,
             "protocol": protocol_of({"transductive": transductive}),
             "started_from": start.manifest.fingerprint if start else None,
@@ -134,7 +148,7 @@ def run(context: StageContext) -> StageOutcome:
     )
 
 
-def _loaders(context: StageContext, store: IdStore) -> tuple[LanguageModelLoader, LanguageModelLoader]:
+def _loaders(context: StageContext, store: IdStore, group: Group) -> tuple[LanguageModelLoader, LanguageModelLoader]:
     """Training and validation text. The test split is read only when the recipe says `transductive`."""
     settings: FinetuneLMSettings = context.settings
     valid_documents = store.documents("valid")
@@ -145,11 +159,13 @@ def _loaders(context: StageContext, store: IdStore) -> tuple[LanguageModelLoader
     train = LanguageModelLoader(
         store, _training_documents(settings, store), bs=settings.bs, seq_len=settings.seq_len,
         seed=context.recipe.run.seed, backwards=backwards, groups=settings.accumulate,
-        random_lengths=settings.random_seq_len,
+        random_lengths=settings.random_seq_len, part=group.part(settings.bs),
     )
     # A short validation text in fewer streams loses fewer tokens at its end.
     valid_bs = max(1, min(settings.bs, valid_tokens // settings.seq_len))
-    valid = LanguageModelLoader(store, valid_documents, bs=valid_bs, seq_len=settings.seq_len, backwards=backwards)
+    valid = LanguageModelLoader(
+        store, valid_documents, bs=valid_bs, seq_len=settings.seq_len, backwards=backwards, part=group.part(valid_bs)
+    )
     return train, valid
 
 

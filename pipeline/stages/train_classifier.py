@@ -14,7 +14,7 @@ from fastai.metrics import accuracy
 from fastai.text.models.awdlstm import awd_lstm_clas_split
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UsageError
 from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier
@@ -28,9 +28,11 @@ from pipeline.training.auxiliary_loss import load_loss
 from pipeline.training.class_weights import cross_entropy, weight_of
 from pipeline.training.curve import write_curve
 from pipeline.training.device import Device, keep_freed_memory, resolve_device
+from pipeline.training.group import Group
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import ClassifierLoader
-from pipeline.training.phases import seed_weights, train_phases
+from pipeline.training.phases import Trained, seed_weights, train_phases
+from pipeline.training.sharing import rows_of_rank
 from pipeline.training.task import Task
 from pipeline.training_settings import TrainClassifierSettings
 
@@ -41,6 +43,7 @@ class Prepared:
 
     task: Task
     device: Device
+    group: Group
     architecture: Architecture
     head: HeadShape
     labels: list[str]
@@ -51,8 +54,14 @@ def prepare(context: StageContext) -> Prepared:
     """The classifier and its documents, ready to be trained; nothing is written."""
     settings: TrainClassifierSettings = context.settings
     run_settings = context.recipe.run
-    device = resolve_device(run_settings)
-    context.reporter.line(f"train_classifier: {device.describe()}")
+    device = resolve_device(run_settings, context.ranks)
+    group = Group(context.ranks, run_settings.rank_timeout_s)
+    context.reporter.line(f"train_classifier: {device.describe()}{group.describe()}")
+    if settings.lm_loss_weight and group.size > 1:
+        raise UsageError(
+            f"train_classifier.lm_loss_weight is for one process, and there are {group.size}.",
+            "Set it to 0, or start the stage without torchrun.",
+        )
     keep_freed_memory()
     ids, lm = context.inputs["ids"], context.inputs["lm"]
     store = IdStore.open(ids)
@@ -78,7 +87,7 @@ def prepare(context: StageContext) -> Prepared:
     train, valid = (
         ClassifierLoader(
             store, documents[split], store.label_ids, bs=settings.bs, seq_len=settings.seq_len, seed=seed,
-            backwards=backwards,
+            backwards=backwards, part=rows_of_rank(group),
         )
         for split, seed in (("train", run_settings.seed), ("valid", None))
     )
@@ -95,21 +104,31 @@ def prepare(context: StageContext) -> Prepared:
         train=train, valid=valid, metrics=[accuracy], unit="documents", units=len(documents["train"]),
         summarize=summarize, save=lambda folder: save_classifier(model, folder),
         load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=weight_of(loss),
-        callbacks=callbacks,
+        callbacks=callbacks, pools=True,
     )
-    return Prepared(task, device, architecture, head, store.labels, len(documents["valid"]))
+    return Prepared(task, device, group, architecture, head, store.labels, len(documents["valid"]))
+
+
+def follow(context: StageContext) -> None:
+    """Train along with rank 0; nothing is written."""
+    _train(context, prepare(context))
+
+
+def _train(context: StageContext, prepared: Prepared) -> Trained:
+    settings: TrainClassifierSettings = context.settings
+    return train_phases(
+        prepared.task, settings, settings.phases, device=prepared.device, seed=context.recipe.run.seed,
+        resume=context.resume, fingerprint=context.fingerprint, reporter=context.reporter, group=prepared.group,
+    )
 
 
 def run(context: StageContext) -> StageOutcome:
     """Train all phases and write the best epoch."""
     settings: TrainClassifierSettings = context.settings
-    run_settings, ids, lm = context.recipe.run, context.inputs["ids"], context.inputs["lm"]
+    ids, lm = context.inputs["ids"], context.inputs["lm"]
     prepared = prepare(context)
     task, device = prepared.task, prepared.device
-    trained = train_phases(
-        task, settings, settings.phases, device=device, seed=run_settings.seed, resume=context.resume,
-        fingerprint=context.fingerprint, reporter=context.reporter,
-    )
+    trained = _train(context, prepared)
     chosen = trained.best.record
     assert chosen is not None  # every epoch was offered
     weights, average = f"epoch {chosen['epoch']}", trained.average
@@ -143,6 +162,7 @@ def run(context: StageContext) -> StageOutcome:
             "documents_per_s": trained.history[-1]["documents_per_s"],
             "parameters": sum(p.numel() for p in task.model.parameters()),
             "skipped_steps": trained.skipped_steps,
+            "processes": prepared.group.size,
             **used,
             "protocol": protocol_of(used),
         },

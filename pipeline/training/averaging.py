@@ -19,8 +19,10 @@ from torch import Tensor
 
 from pipeline import stopping
 from pipeline.training.checkpoints import CheckpointStore
+from pipeline.training.group import ONE, Group
 from pipeline.training.history import Record
 from pipeline.training.learner import EpochRecorder, ResumableLearner
+from pipeline.training.sharing import asked_to_stop
 from pipeline.training.task import Task
 
 
@@ -40,7 +42,8 @@ class Average:
 class LastEpochs:
     """Keeps the weights at the end of the last `n` epochs, of at least `fewest`; nothing for an `n` of 1."""
 
-    def __init__(self, store: CheckpointStore, task: Task, n: int, fewest: int) -> None:
+    def __init__(self, store: CheckpointStore, task: Task, n: int, fewest: int, group: Group = ONE) -> None:
+        self._group = group
         self._store, self._task, self._n, self._fewest = store, task, n, fewest
 
     def offer(self, epoch: int) -> None:
@@ -67,8 +70,10 @@ class LastEpochs:
         """Load the mean of the last epochs into the model, by way of `folder`; their numbers, none for an `n` of 1."""
         epochs = self._needed(done)
         if epochs:
-            folder.mkdir(exist_ok=True)
-            write_mean([self._store.path(epoch) for epoch in epochs], folder)
+            if self._store.writes:
+                folder.mkdir(exist_ok=True)
+                write_mean([self._store.path(epoch) for epoch in epochs], folder)
+            self._group.wait_for_first()
             self._task.load(folder)
         return epochs
 
@@ -106,7 +111,7 @@ class ValidateOnly(Callback):
 
     def after_batch(self) -> None:
         """Raise Stopped if that was asked for."""
-        stopping.check(self.what)
+        stopping.obey(asked_to_stop(self.learn), self.what)
 
 
 def validated(learn: ResumableLearner, task: Task) -> Record:

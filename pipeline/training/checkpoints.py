@@ -44,11 +44,14 @@ class CheckpointStore:
     """The checkpoints of one unfinished stage, in `folder`; at least two valid ones are kept once there are two."""
 
     def __init__(
-        self, folder: Path, fingerprint: str, *, keep: int, reporter: Reporter, prefix: str = "checkpoint"
+        self, folder: Path, fingerprint: str, *, keep: int, reporter: Reporter, prefix: str = "checkpoint",
+        writes: bool = True,
     ) -> None:
-        """`keep` is the number of checkpoints that remain."""
+        """`keep` is the number of checkpoints that remain. Without `writes` another process does all of the writing."""
         self._folder, self._fingerprint, self._keep, self._reporter = folder, fingerprint, keep, reporter
-        self._prefix = prefix
+        self._prefix, self.writes = prefix, writes
+        if not writes:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f".{prefix}-*.tmp"):
             shutil.rmtree(leftover)
@@ -69,6 +72,8 @@ class CheckpointStore:
         raises leaves no trace.
         """
         final = self.path(number)
+        if not self.writes:
+            return final
         temporary = self._folder / f".{final.name}.tmp"
         if final.exists():
             damage = self.damage(final)

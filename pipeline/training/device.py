@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.errors import UsageError
+from pipeline.ranks import ALONE, Ranks
 from pipeline.settings import RunSettings
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -65,12 +66,19 @@ def cpu_has_bf16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
-def resolve_device(run: RunSettings) -> Device:
-    """The device and precision of a run; UsageError if the request cannot be met here."""
+def resolve_device(run: RunSettings, ranks: Ranks = ALONE) -> Device:
+    """The device and precision of a run; UsageError if the request cannot be met here.
+
+    Of several processes each gets a GPU of its own: that of its number on its machine, or the only one it can see.
+    """
     name = run.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if ranks.size > 1 and device.type == "cuda":
+        if device.index is not None:
+            raise UsageError(f"run.device is {name}, for {ranks.size} processes.", "Use --set run.device=cuda.")
+        device = torch.device("cuda", 0 if torch.cuda.device_count() == 1 else ranks.local)
     if device.type == "cuda" and (
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
@@ -86,6 +94,8 @@ def resolve_device(run: RunSettings) -> Device:
         )
     if precision == "bf16" and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UsageError(f"run.precision is bf16, which {device} cannot run.", "Use --set run.precision=fp16.")
+    if ranks.size > 1 and on_cuda:
+        torch.cuda.set_device(device)
     return Device(device, run.precision, precision)
 
 

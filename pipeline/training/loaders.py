@@ -57,14 +57,17 @@ class LanguageModelLoader:
         backwards: bool = False,
         groups: int = 1,
         random_lengths: bool = False,
+        part: slice = slice(None),
     ) -> None:
         """Read the documents with the indices `chosen`; `seed` None keeps their order in every epoch.
 
-        Raises DataError if there are too few tokens for groups * `bs` streams.
+        `part` are the rows of each batch that this process gets, where several share them. Raises DataError if there
+        are too few tokens for groups * `bs` streams.
         """
         self.bs, self.seq_len, self.epoch = bs, seq_len, 0
         self.random_lengths = random_lengths
         self._groups, streams = groups, groups * bs
+        self._rows = np.arange(bs, dtype=np.int64)[part]
         self._ids, self._seed, self._backwards = documents.ids, seed, backwards
         self._drawn: tuple[int, NDArray[np.int64]] | None = None
         self._starts = documents.offsets[chosen]
@@ -107,7 +110,7 @@ class LanguageModelLoader:
         ends = np.cumsum(lengths)
         for number in range(first, len(step_starts) * self._groups):
             step, group = divmod(number, self._groups)
-            row_starts = np.arange(group * self.bs, (group + 1) * self.bs, dtype=np.int64) * self.stream_length
+            row_starts = (group * self.bs + self._rows) * self.stream_length
             end = step_starts[step + 1] if step + 1 < len(step_starts) else self.stream_length
             positions = row_starts[:, None] + np.arange(step_starts[step], end + 1)
             document = np.searchsorted(ends, positions, side="right")
@@ -145,7 +148,8 @@ class ClassifierLoader:
 
     x [B, T] is padded for `SentenceEncoder` and sorted by length, longest first; y [B] holds label ids. With a seed
     the batches are shuffled and the longest comes first, so that a batch too big for memory shows at once; without,
-    documents run from long to short and `document_order` tells which is where.
+    documents run from long to short and `document_order` tells which is where. Where several processes share a batch,
+    x are the rows of `part`, padded as in the whole batch, and y those of all.
     """
 
     n_inp = 1
@@ -161,8 +165,10 @@ class ClassifierLoader:
         seq_len: int,
         seed: int | None = None,
         backwards: bool = False,
+        part: slice = slice(None),
     ) -> None:
         """Read the documents with the indices `chosen`; `labels` are those of all documents."""
+        self._part = part
         self.bs, self.seq_len, self.epoch = bs, seq_len, 0
         self._documents, self._chosen, self._labels = documents, chosen, labels
         self._seed, self._backwards = seed, backwards
@@ -209,7 +215,8 @@ class ClassifierLoader:
         for batch in self.document_order(epoch)[first:]:
             indices = self._chosen[batch]
             rows = [ids[offsets[i] : offsets[i + 1]][::step] for i in indices]
-            yield pad_documents(rows, self.seq_len), torch.from_numpy(self._labels[indices].astype(np.int64))
+            labels = torch.from_numpy(self._labels[indices].astype(np.int64))
+            yield pad_documents(rows, self.seq_len)[self._part], labels
 
     def to(self, device: torch.device) -> "ClassifierLoader":
         """fastai's Learner moves each batch itself."""

@@ -13,8 +13,8 @@ class TokenLoss(Metric):
         self.total, self.tokens = 0.0, 0
 
     def accumulate(self, learn: Learner) -> None:
-        """Add a batch: targets [B, T]."""
-        n = learn.yb[0].numel()
+        """Add a batch, of all processes."""
+        n = learn.loss_func.tokens
         self.total += float(learn.loss) * n
         self.tokens += n
 
@@ -37,9 +37,9 @@ class TokenAccuracy(Metric):
         self.right, self.tokens = 0, 0
 
     def accumulate(self, learn: Learner) -> None:
-        """Add a batch: targets [B, T]."""
+        """Add a batch, of all processes."""
         self.right += int(learn.loss_func.hits)
-        self.tokens += learn.yb[0].numel()
+        self.tokens += learn.loss_func.tokens
 
     @property
     def value(self) -> float:

@@ -26,12 +26,14 @@ from pipeline.training.averaging import Average, validated
 from pipeline.training.curve import Point
 from pipeline.training.device import Device
 from pipeline.training.divergence import GradientGuard
+from pipeline.training.group import ONE, Group
 from pipeline.training.history import Record, epochs_without_gain
 from pipeline.training.learner import EpochRecorder, ResumableLearner
 from pipeline.training.optimizer import fused_adam
 from pipeline.training.precision import MixedPrecision
 from pipeline.training.resume import BestEpoch, Checkpointer
 from pipeline.training.schedules import fit_phase
+from pipeline.training.sharing import SharedLoss, shared, sharing
 from pipeline.training.task import Task
 from pipeline.training_settings import Phase, TrainingSettings
 
@@ -57,25 +59,30 @@ class Trained:
 
 def train_phases(
     task: Task, settings: TrainingSettings, phases: Sequence[Phase], *, device: Device, seed: int, resume: Path,
-    fingerprint: str, reporter: Reporter,
+    fingerprint: str, reporter: Reporter, group: Group = ONE,
 ) -> Trained:
-    """Train all `phases`, going on where the newest valid checkpoint in `resume` ends.
+    """Train all `phases`, going on where the newest valid checkpoint in `resume` ends; every rank of `group` calls it.
 
     Raises Stopped, with a checkpoint, if a stop was asked for; DivergedError when the loss is no number any more;
-    UsageError if a phase asks for more layer groups than the model has.
+    UsageError if a phase asks for more layer groups than the model has, or a batch has too few rows for `group`;
+    LostRankError if another rank ended.
     """
+    group.meet()
+    task = shared(task, group)
     precision, guard = MixedPrecision(device), GradientGuard(task.name, settings.clip, settings.max_skipped)
     checkpointer = Checkpointer(
         task, settings, device, fewest_epochs=sum(map(_fewest_epochs, phases)), resume=resume,
-        fingerprint=fingerprint, reporter=reporter,
+        fingerprint=fingerprint, reporter=reporter, group=group,
     )
-    learn = make_learner(task, settings, device, [precision, guard, checkpointer])
+    learn = make_learner(
+        task, settings, device, [precision, guard, checkpointer, *sharing(task, settings, group, seed)]
+    )
     start = checkpointer.find()
     checkpointer.restore_counters(precision, guard)
     for i, phase in enumerate(phases):
         if i < start.phase or (i == start.phase and start.epoch == phase.epochs):
             continue
-        stopping.check(f"{task.name} before phase {phase.name}")
+        stopping.obey(group.say(stopping.asked()), f"{task.name} before phase {phase.name}")
         seed_phase(seed, i)
         open_layers(learn, task.name, phase)
         if i == start.phase:
@@ -90,7 +97,8 @@ def train_phases(
     average = None
     if epochs := checkpointer.last.average(len(checkpointer.history), resume / AVERAGE):
         with device.kernels():
-            average = Average(epochs, validated(make_learner(task, settings, device, [MixedPrecision(device)]), task))
+            callbacks = [MixedPrecision(device), *sharing(task, settings, group, seed)]
+            average = Average(epochs, validated(make_learner(task, settings, device, callbacks), task))
         reporter.line(f"{task.name}: {average}, {_shown(average.record)}")
     return Trained(
         checkpointer.history, checkpointer.curve.points, precision.effective, guard.skipped_steps, checkpointer.best,
@@ -121,9 +129,12 @@ def make_learner(
     task: Task, settings: TrainingSettings, device: Device, callbacks: Sequence[Callback]
 ) -> ResumableLearner:
     """A learner with fastai's default callbacks but for its progress bar, which would fill batch logs."""
+    regularized = any(isinstance(callback, SharedLoss) for callback in callbacks)
+    alpha, beta = (0.0, 0.0) if regularized else (settings.alpha, settings.beta)
     learn = ResumableLearner(
         DataLoaders(task.train, task.valid, device=device.device), task.model.to(device.device), loss_func=task.loss,
-        opt_func=fused_adam, splitter=task.splitter, alpha=settings.alpha, beta=settings.beta, moms=settings.moms,
+        opt_func=fused_adam, splitter=task.splitter, moms=settings.moms,
+        alpha=alpha, beta=beta,
         wd=settings.wd, metrics=list(task.metrics), default_cbs=False,
         cbs=[
             TrainEvalCallback(), EpochRecorder(), CastToTensor(), Accumulation(task, settings.accumulate), *callbacks,
@@ -158,7 +169,7 @@ class PhaseLog(Callback):
         phases: Sequence[Phase], reporter: Reporter,
     ) -> None:
         self.task, self.phase, self.checkpointer, self.reporter = task, phase, checkpointer, reporter
-        self.log_every = settings.log_every
+        self.log_every, self.group = settings.log_every, checkpointer.group
         self.epochs_before = sum(p.epochs for p in phases[: checkpointer.phase])
         self.total_epochs = sum(p.epochs for p in phases)
         self.bars = contextlib.ExitStack()
@@ -226,6 +237,7 @@ class PhaseLog(Callback):
             "train_s": round(seconds, 3),
             "skipped_steps": self.gradient_guard.skipped_steps,
         }
+        record = self.group.say(record)  # of which GPUs may have different last bits, and clocks say different things
         if not math.isfinite(record["valid_loss"]):
             raise DivergedError(
                 f"{self.task.name}: the validation loss became {record['valid_loss']} in phase {self.phase.name}, "

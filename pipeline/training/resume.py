@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from fastai.learner import Callback
 from fastcore.foundation import L
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import stopping
 from pipeline.attempt import CHECKPOINTS
@@ -23,9 +23,11 @@ from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.curve import Curve
 from pipeline.training.device import DTYPES, Device
 from pipeline.training.divergence import GradientGuard
+from pipeline.training.group import ONE, Group
 from pipeline.training.history import Record
 from pipeline.training.learner import EpochRecorder, ResumableLearner
 from pipeline.training.precision import MixedPrecision
+from pipeline.training.sharing import asked_to_stop
 from pipeline.training.state import (
     generator_states,
     read_plain,
@@ -87,19 +89,23 @@ class Checkpointer(Callback):
 
     def __init__(
         self, task: Task, settings: TrainingSettings, device: Device, *, fewest_epochs: int,
-        resume: Path, fingerprint: str, reporter: Reporter,
+        resume: Path, fingerprint: str, reporter: Reporter, group: Group = ONE,
     ) -> None:
-        """`fewest_epochs` is how many the stage has if every phase that may end early does."""
+        """`fewest_epochs` is how many the stage has if every phase that may end early does; rank 0 of `group` writes.
+        """
+        self.group = group
         self.task, self.settings, self.device, self.reporter = task, settings, device, reporter
-        keep = settings.keep_checkpoints
-        folder = resume / CHECKPOINTS
-        self.store = CheckpointStore(folder, fingerprint, keep=keep, reporter=reporter)
+        keep, n = settings.keep_checkpoints, settings.average_epochs
+
+        def store(keep: int, prefix: str) -> CheckpointStore:
+            return CheckpointStore(
+                resume / CHECKPOINTS, fingerprint, keep=keep, reporter=reporter, prefix=prefix, writes=group.rank == 0
+            )
+
+        self.store = store(keep, "checkpoint")
         # Every kept checkpoint may know of another best epoch, and one more is made before its checkpoint.
-        best = CheckpointStore(folder, fingerprint, keep=keep + 1, reporter=reporter, prefix="best")
-        self.best = BestEpoch(best, task)
-        n = settings.average_epochs
-        ends = CheckpointStore(folder, fingerprint, keep=keep + n, reporter=reporter, prefix="epoch")
-        self.last = LastEpochs(ends, task, n, fewest_epochs)
+        self.best = BestEpoch(store(keep + 1, "best"), task)
+        self.last = LastEpochs(store(keep + n, "epoch"), task, n, fewest_epochs, group)
         self.history: list[Record] = []
         self.curve = Curve()
         self.position = Position()
@@ -112,13 +118,13 @@ class Checkpointer(Callback):
 
     def find(self) -> Position:
         """Load the weights and history of the newest valid checkpoint, if there is one; where to go on."""
-        path = self.store.newest(
-            lambda path: self.best.why_unusable(path) or self.last.why_unusable(len(read_plain(path)["history"]))
-        )
-        if path is None:
+        number = self.group.say(self._newest() if self.store.writes else None)
+        if number is None:
             return self.position
+        path = self.store.path(number)
         self.task.load(path)
         state = self._state = read_state(path)
+        self.group.wait_for_all()
         self.position = Position(**state["position"])
         self.history[:] = state["history"]
         if "curve" in state:  # a checkpoint of before there were curves has none
@@ -128,13 +134,19 @@ class Checkpointer(Callback):
         self._steps = self._saved_steps = self.position.steps
         self._moment = self.position.moment
         here = self._surroundings()
-        then = state["surroundings"]
+        then = {"processes": "1", **state["surroundings"]}  # those of before there could be several do not say it
         differs = [f"{name} {then[name]}, now {here[name]}" for name in here if then[name] != here[name]]
         self.reporter.line(
             f"{self.task.name}: going on after step {self.position.steps:,} ({path.name})"
             + (f"; last bits may differ from an unbroken run, since it had {', '.join(differs)}" if differs else "")
         )
         return self.position
+
+    def _newest(self) -> int | None:
+        path = self.store.newest(
+            lambda path: self.best.why_unusable(path) or self.last.why_unusable(len(read_plain(path)["history"]))
+        )
+        return None if path is None else int(read_plain(path)["position"]["moment"])
 
     def restore_counters(self, precision: MixedPrecision, guard: GradientGuard) -> None:
         """What must be known even if no step is left to do."""
@@ -155,8 +167,10 @@ class Checkpointer(Callback):
         self.learn.pct_train, self.learn.train_iter = state["pct_train"], state["train_iter"]
         _put_back(self.recorder.smooth_loss, state["smooth_loss"])
         if state["hidden"] is not None and not self.position.valid_batches:
-            _restore_hidden(self.task.model, state["hidden"], device)
-            self.accumulation.row_groups[:-1] = [_on(device, layers) for layers in state["row_groups"]]
+            self._restore_hidden(state["hidden"], self.task.train.bs)
+            self.accumulation.row_groups[:-1] = [
+                None if layers is None else self._mine(layers, self.task.train.bs) for layers in state["row_groups"]
+            ]
         restore_generators(state["generators"])
         if not self.position.valid_batches:
             self._state = None
@@ -166,7 +180,7 @@ class Checkpointer(Callback):
         if self._state is not None:
             for metric, values in zip(self.recorder._valid_mets, self._state["metrics"], strict=True):
                 _put_back(metric, values)
-            _restore_hidden(self.task.model, self._state["hidden"], self.device.device)
+            self._restore_hidden(self._state["hidden"], self.task.valid.bs)
             self._state = None
 
     def after_batch(self) -> None:
@@ -175,31 +189,33 @@ class Checkpointer(Callback):
         self._moment += 1
         if self.training and not self.accumulation.completes:
             return  # gradients are not saved: a stop waits for the step that they are gathered for
-        reason = stopping.asked()
+        reason = asked_to_stop(self.learn)
+        due = self.due() if self.group.size == 1 else self.learn.reduction.due
         # In a row of skipped steps the way back should lead to before them; a stop wants its place kept all the same.
-        if reason or (self._due() and not self.gradient_guard.in_a_row):
+        if reason or (due and not self.gradient_guard.in_a_row):
             done = self.iter + 1
             train, valid = (done, 0) if self.training else (len(self.dls.train), done)
             self.train_s = self.phase_log.train_seconds()
             self._save(Position(self.phase, self.epoch, train, valid, self._steps, self._moment))
-        if reason:
-            stopping.check(f"{self.task.name} after step {self._steps:,}")
+        stopping.obey(reason, f"{self.task.name} after step {self._steps:,}")
 
     def after_epoch(self) -> None:
         """Save; the record of the epoch is in the history."""
         self.train_s = 0.0
         self._moment += 1
+        self.group.wait_for_first()  # which may have kept weights of the epoch
         if self.gradient_guard.in_a_row:
             return
         done = self.n_epoch if self.ends_early else self.epoch + 1
         self._save(Position(self.phase, done, 0, 0, self._steps, self._moment))
 
-    def _due(self) -> bool:
+    def due(self, coming_steps: int = 0) -> bool:
+        """True if it is time for a checkpoint when `coming_steps` more are done."""
         minutes = self.settings.checkpoint_minutes
         if minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes:
             return True
         steps = self.settings.checkpoint_steps
-        return steps is not None and self.training and self._steps - self._saved_steps >= steps
+        return steps is not None and self.training and self._steps + coming_steps - self._saved_steps >= steps
 
     def _save(self, position: Position) -> None:
         guard = self.gradient_guard
@@ -221,6 +237,7 @@ class Checkpointer(Callback):
             write_state(state, folder)
 
         self.store.save(position.moment, write, self.task.weight_bytes + size_bytes(state))
+        self.group.wait_for_first()
         self._saved_steps, self._saved_at = self._steps, time.monotonic()
 
     def _running(self, position: Position) -> dict[str, Any]:
@@ -234,8 +251,11 @@ class Checkpointer(Callback):
             },
             "scaler": self.mixed_precision.scaler.state_dict(),
             "generators": generator_states(),
-            "hidden": _hidden(self.task.model) if position.train_batches else None,
-            "row_groups": [] if position.valid_batches else self.accumulation.row_groups[:-1],
+            "hidden": self._hidden(position) if position.train_batches else None,
+            "row_groups": [] if position.valid_batches else [
+                None if layers is None else self._whole(layers, self.task.train.bs)
+                for layers in self.accumulation.row_groups[:-1]
+            ],
             "smooth_loss": _numbers(self.recorder.smooth_loss),
             "metrics": [_numbers(metric) for metric in self.recorder._valid_mets],
             "pct_train": float(self.learn.pct_train),
@@ -245,7 +265,31 @@ class Checkpointer(Callback):
     def _surroundings(self) -> dict[str, str]:
         return {
             "torch": torch.__version__, "device": str(self.device.device), "threads": str(torch.get_num_threads()),
+            "processes": str(self.group.size),
         }
+
+    def _hidden(self, position: Position) -> dict[str, Any] | None:
+        """The hidden state that a language model carries from batch to batch, of all rows; a classifier has none."""
+        encoder = self.task.model[0]  # type: ignore[index]
+        if not hasattr(encoder, "hidden"):
+            return None
+        bs = self.task.valid.bs if position.valid_batches else self.task.train.bs
+        return {"bs": encoder.bs if self.group.size == 1 else bs, "layers": self._whole(encoder.hidden, bs)}
+
+    def _restore_hidden(self, hidden: dict[str, Any] | None, bs: int) -> None:
+        if hidden is not None:
+            encoder = self.task.model[0]  # type: ignore[index]
+            encoder.hidden = self._mine(hidden["layers"], bs)
+            encoder.bs = hidden["bs"] if self.group.size == 1 else encoder.hidden[0][0].shape[1]
+
+    def _whole(self, layers: Any, bs: int) -> Any:
+        """The hidden state [1, rows of this rank, ...] of each layer, with the rows of all ranks."""
+        return [tuple(self.group.gather_rows(part, bs, dim=1) for part in layer) for layer in layers]
+
+    def _mine(self, layers: Any, bs: int) -> list[tuple[Tensor, ...]]:
+        """The rows of this rank of the hidden state of each layer, on its device."""
+        rows = slice(None) if self.group.size == 1 else self.group.part(bs)
+        return [tuple(part[:, rows].contiguous().to(self.device.device) for part in layer) for layer in layers]
 
 
 def _numbers(metric: Any) -> dict[str, Any]:
@@ -255,24 +299,6 @@ def _numbers(metric: Any) -> dict[str, Any]:
 
 def _put_back(metric: Any, values: dict[str, Any]) -> None:
     vars(metric).update(values)
-
-
-def _hidden(model: nn.Module) -> dict[str, Any] | None:
-    """The hidden state that a language model carries from batch to batch; a classifier carries none."""
-    encoder = model[0]  # type: ignore[index]
-    return {"bs": encoder.bs, "layers": encoder.hidden} if hasattr(encoder, "hidden") else None
-
-
-def _restore_hidden(model: nn.Module, hidden: dict[str, Any] | None, device: torch.device) -> None:
-    if hidden is not None:
-        encoder = model[0]  # type: ignore[index]
-        encoder.bs = hidden["bs"]
-        encoder.hidden = _on(device, hidden["layers"])
-
-
-def _on(device: torch.device, layers: list[list[Tensor]]) -> list[tuple[Tensor, ...]]:
-    """The hidden state of each layer on `device`."""
-    return [tuple(part.to(device) for part in layer) for layer in layers]
 
 
 def _optimizer_state(saved: dict[str, Any], device: torch.device) -> dict[str, Any]:

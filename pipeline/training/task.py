@@ -52,6 +52,10 @@ class Task:
     weigh: Callable[[Tensor], float] | None = None
     """What the mean in the loss divides by, given the targets [B, ...] of a batch; default: the number of rows."""
 
+    pools: bool = False
+    """It puts the rows of a batch together in front of its last layers, whose targets are those of all rows: several
+    processes then share the encoder's rows alone."""
+
     @property
     def weight_bytes(self) -> int:
         """Bytes of the model's weights."""

@@ -1,6 +1,9 @@
 """The files of batch jobs: what they ask for, what they call, and that they run without Slurm too."""
 
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,6 +109,45 @@ def test_a_file_has_the_options_and_the_setup_and_is_bash(tmp_path: Path) -> Non
     refused = subprocess.run(["bash", str(tmp_path / "job.sh"), "2"], capture_output=True, text=True, check=False,
                              cwd=tmp_path, env={"PATH": "/usr/bin:/bin"})
     assert (refused.returncode, refused.stderr) != (0, "")
+
+
+RANK = """
+import os, signal, sys, time
+print("rank", *(os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")), flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+time.sleep(100 if len(sys.argv) > 1 else 0)
+sys.exit(5 if os.environ["RANK"] == "0" else 1)
+"""
+
+
+def test_processes_of_a_job_are_ranks(tmp_path: Path) -> None:
+    jobs = jobs_of("imdb", "slurm.jobs.gpu.processes=2", "slurm.jobs.gpu.nodes=3")
+    text = job_file(tmp_path, jobs[3], "")
+    assert "#SBATCH --nodes=3 --ntasks-per-node=2\n" in text
+    assert "RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS" in text
+    assert "--nodes=1 --ntasks=1\n" in job_file(tmp_path, jobs[5], "")  # which trains nothing
+    wrong = load_recipe("imdb", ["slurm.jobs={tokenize_corpus={processes=2}}"]).slurm
+    with pytest.raises(UsageError, match=r"slurm\.jobs\.tokenize_corpus asks for 2 processes"):
+        job_settings(wrong, STAGES[1])
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_without_slurm_the_processes_of_a_job_end_with_the_code_of_rank_0(tmp_path: Path, stopped: bool) -> None:
+    (tmp_path / "rank.py").write_text(RANK, encoding="utf-8")
+    text = job_file(tmp_path, jobs_of("imdb", "slurm.jobs.gpu.processes=2")[3], "")
+    stage = next(line for line in text.splitlines() if line.startswith("stage=("))
+    words = f"stage=({sys.executable} {tmp_path / 'rank.py'}{' wait' if stopped else ''})"
+    (tmp_path / "job.sh").write_text(text.replace(stage, words), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(["bash", str(tmp_path / "job.sh")], stdout=log, env=environment)
+        while len((tmp_path / "log").read_text().splitlines()) < 2:
+            assert job.poll() in (None, 5)
+        if stopped:
+            job.send_signal(signal.SIGUSR1)
+        assert job.wait() == (75 if stopped else 5)
+    said = sorted((tmp_path / "log").read_text().splitlines())
+    assert said == ["rank 0 2 0 127.0.0.1", "rank 1 2 1 127.0.0.1"]
 
 
 def test_without_slurm_the_chain_runs_all_stages_and_goes_on_after_a_stop(

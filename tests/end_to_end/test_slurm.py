@@ -173,6 +173,27 @@ def test_a_signal_while_a_stage_starts_costs_nothing(cluster: Cluster, home: Pat
     assert (other / "data/early/corpus/manifest.json").exists()
 
 
+def test_processes_of_one_job_train_together_and_go_on_after_a_warning(cluster: Cluster, home: Path) -> None:
+    given = [f"inputs.{slot}=data/whole/{slot}" for slot in ("corpus", "ids")]
+    more = [word for setting in (*given, "slurm.jobs.gpu.processes=2") for word in ("--set", setting)]
+    for run in ("pair", "pair-warned"):
+        jobs = submit(cluster, home, run, "--from", "finetune_lm", "--until", "finetune_lm", *more)
+        log = home / f"data/{run}/slurm/logs/01-finetune_lm.log"
+        warned, pending_since = run == "pair", math.inf
+        for (state,) in watched(cluster, home, run, jobs):
+            if not warned and log.exists() and "finetune_lm a 1/6: epoch done" in log.read_text(errors="replace"):
+                disturb(cluster, jobs[0], "warn")
+                warned = True
+            pending_since = min(pending_since, time.monotonic()) if state == "PENDING" else math.inf
+            if time.monotonic() - pending_since > CLEARED_S:
+                cluster.free(jobs[0])
+        assert sealed(home, run, "finetune_lm")
+        assert ("was stopped by SIGUSR1" in log.read_text(errors="replace")) == (run == "pair-warned")
+    for name in ("encoder.safetensors", "decoder.safetensors"):
+        one, other = (home / f"models/{run}/lm-fwd" / name for run in ("pair", "pair-warned"))
+        assert one.read_bytes() == other.read_bytes()
+
+
 def disturbed_round(cluster: Cluster, home: Path, run: str, rng: random.Random) -> int:
     """Training and evaluation as jobs that are disturbed at random; how often that was."""
     given = [f"inputs.{slot}=data/whole/{slot}" for slot in ("corpus", "ids")]

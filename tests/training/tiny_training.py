@@ -21,10 +21,12 @@ from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.weights import load_classifier, load_language_model, save_classifier, save_language_model
 from pipeline.progress import Reporter
 from pipeline.training.device import Device
+from pipeline.training.group import ONE, Group
 from pipeline.training.history import Record
 from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss
 from pipeline.training.phases import Trained, seed_weights, train_phases
+from pipeline.training.sharing import rows_of_rank
 from pipeline.training.task import Task
 from pipeline.training_settings import FinetuneLMSettings, Phase, TrainClassifierSettings, TrainingSettings
 
@@ -39,6 +41,7 @@ CLASSIFIER = TrainClassifierSettings(
     bs=4, seq_len=20, lin_ftrs=(8,), log_every=5,
     phases=(Phase(name="head", lr=2e-2, train_last=1), Phase(name="all", epochs=2, lr=1e-2, lr_lowest=1e-3)),
 )
+CPU = torch.device("cpu")
 ARCHITECTURE = Architecture(32, 16, 24, 2)
 
 
@@ -80,13 +83,16 @@ class StopAt(Callback):
             stopping.ask("a test")
 
 
-def language_model_task(settings: FinetuneLMSettings, callbacks: Sequence[Callback]) -> Task:
+def language_model_task(
+    settings: FinetuneLMSettings, callbacks: Sequence[Callback], group: Group = ONE
+) -> Task:
     documents = counting_documents(12, 60)
     seed_weights(3)
     model = build_language_model(Architecture.from_settings(settings, 32), settings, logits=False)
     train = LanguageModelLoader(documents, np.arange(10), bs=settings.bs, seq_len=settings.seq_len, seed=3,
-                                groups=settings.accumulate, random_lengths=settings.random_seq_len)
-    valid = LanguageModelLoader(documents, np.arange(10, 12), bs=4, seq_len=10)
+                                groups=settings.accumulate, random_lengths=settings.random_seq_len,
+                                part=group.part(settings.bs))
+    valid = LanguageModelLoader(documents, np.arange(10, 12), bs=4, seq_len=10, part=group.part(4))
     return Task(
         name="finetune_lm", model=model, splitter=awd_lstm_lm_split, loss=DecoderLoss(model[1].decoder), train=train,
         valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
@@ -96,13 +102,16 @@ def language_model_task(settings: FinetuneLMSettings, callbacks: Sequence[Callba
     )
 
 
-def classifier_task(settings: TrainClassifierSettings, callbacks: Sequence[Callback]) -> Task:
+def classifier_task(
+    settings: TrainClassifierSettings, callbacks: Sequence[Callback], group: Group = ONE
+) -> Task:
     documents = counting_documents(26, 45)
     labels = np.arange(26) % 2
     seed_weights(3)
     model = build_classifier(ARCHITECTURE, HeadShape.from_settings(settings, 2), settings)
     train, valid = (
-        ClassifierLoader(documents, np.arange(*chosen), labels, bs=settings.bs, seq_len=settings.seq_len, seed=seed)
+        ClassifierLoader(documents, np.arange(*chosen), labels, bs=settings.bs, seq_len=settings.seq_len, seed=seed,
+                         part=rows_of_rank(group))
         for chosen, seed in (((0, 18), 3), ((18, 26), None))
     )
     return Task(
@@ -110,26 +119,31 @@ def classifier_task(settings: TrainClassifierSettings, callbacks: Sequence[Callb
         valid=valid, metrics=[accuracy], unit="documents", units=18,
         summarize=lambda f: {"valid_loss": f["valid_loss"], "accuracy": f["accuracy"]},
         save=lambda folder: save_classifier(model, folder), load=lambda folder: load_classifier(model, folder),
-        callbacks=callbacks, keep_best=True,
+        callbacks=callbacks, keep_best=True, pools=True,
     )
 
 
 def train(
     resume: Path, settings: TrainingSettings = LM, callbacks: Sequence[Callback] = (), precision: str = "fp32",
-    fingerprint: str = FINGERPRINT,
+    fingerprint: str = FINGERPRINT, *, group: Group = ONE,
+    device: torch.device = CPU,
 ) -> Result:
-    """Train to the end, or to where a callback breaks it off; going on from what lies in `resume`."""
+    """Train to the end, or to where a callback breaks it off; going on from what lies in `resume`.
+
+    Each rank of `group` calls it.
+    """
+    shared = {} if group is ONE else {"group": group}  # tests put tasks of their own in the place of these
     if isinstance(settings, TrainClassifierSettings):
-        task = classifier_task(settings, callbacks)
+        task = classifier_task(settings, callbacks, **shared)
         phases = settings.phases
     else:
         assert isinstance(settings, FinetuneLMSettings)
-        task = language_model_task(settings, callbacks)
+        task = language_model_task(settings, callbacks, **shared)
         phases = settings.phases
     log = io.StringIO()
-    device = Device(torch.device("cpu"), precision, precision)
     trained = train_phases(
-        task, settings, phases, device=device, seed=3, resume=resume, fingerprint=fingerprint, reporter=Reporter(log),
+        task, settings, phases, device=Device(device, precision, precision), seed=3, resume=resume,
+        fingerprint=fingerprint, reporter=Reporter(log), group=group,
     )
     weights = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
     return Result(weights, trained, log.getvalue())
