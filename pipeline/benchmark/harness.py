@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipeline.benchmark.cases import DISTILBERT, OURS, Case
+from pipeline.benchmark.cases import DISTILBERT, FASTAI, MATMUL, Case
 from pipeline.benchmark.child import run_side
 from pipeline.benchmark.sizes import Sizes
 from pipeline.benchmark.turns import END, GO, Work
@@ -18,6 +18,8 @@ from pipeline.progress import Reporter
 
 PRELOADED = ["pipeline.benchmark.preloaded"]
 """Imported once in a hurry, for children that are then forked."""
+MAY_SHARE = ("prepare", MATMUL, DISTILBERT, FASTAI)
+"""Sides that may start from it: they import fastai anyway, or are not compared. Ours are measured as they are."""
 END_S = 20.0
 
 
@@ -105,7 +107,7 @@ class Lab:
         work = Work(
             shared, own, self.sizes, {**case.parameters, **parameters}, self.source if case.reads_source else None
         )
-        fork = self.sizes.forks and (case.alike or side != OURS)
+        fork = self.sizes.forks and (case.alike or side in MAY_SHARE)
         context = self._forks if fork else multiprocessing.get_context("spawn")
         child = Child(side, context, function, work, own.with_suffix(".log"))
         try:

@@ -64,6 +64,16 @@ def test_workers_of_a_side_start_as_its_users_have_them(lab: Lab) -> None:
     assert found["fastai"].facts["start_method"] == multiprocessing.get_context().get_start_method()
 
 
+def test_in_a_hurry_only_what_imports_fastai_anyway_starts_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+    toy = case(ours="modules", x4="modules", fastai="modules")
+    with Lab.open(replace(TINY, forks=True), None, Reporter(io.StringIO())) as lab:
+        found = lab.measure(toy, toy.sides, 1, {})
+    assert {name: repeats.facts["fastai"] for name, repeats in found.items()} == {
+        "ours": False, "x4": False, "fastai": True,
+    }
+
+
 @pytest.mark.parametrize(
     ("sides", "message"),
     [

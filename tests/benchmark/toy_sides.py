@@ -1,6 +1,7 @@
 """Sides that take no time to warm: they write down when they work, use memory, idle, fail and die."""
 
 import os
+import sys
 import time
 
 import numpy as np
@@ -54,6 +55,12 @@ def start_method(turns: Turns, work: Work) -> None:
     import multiprocessing
 
     turns.tell(start_method=multiprocessing.get_start_method())
+    small(turns, work)
+
+
+def modules(turns: Turns, work: Work) -> None:
+    """Tells whether its process has fastai."""
+    turns.tell(fastai="fastai" in sys.modules)
     small(turns, work)
 
 
