@@ -67,8 +67,12 @@ def _follow(here: Ranks) -> int:
 
 def _obey(order: dict[str, Any], here: Ranks, reporter: Reporter) -> None:
     """Train along; what goes wrong here alone is left word of, and rank 0 ends with it."""
+    from pipeline.training.group import Group
+    from pipeline.training.phases import train_stage
+
     try:
-        importlib.import_module(f"pipeline.stages.{order['stage']}").follow(_context(order, here, reporter))
+        context = _context(order, here, reporter)
+        train_stage(context, importlib.import_module(f"pipeline.stages.{order['stage']}").prepare(context))
     except (Dismissed, LostRankError):
         raise
     except (Stopped, DivergedError):  # on all ranks
@@ -78,8 +82,6 @@ def _obey(order: dict[str, Any], here: Ranks, reporter: Reporter) -> None:
         if expected is None:
             traceback.print_exc()
         here.fail(expected or error)
-        from pipeline.training.group import Group
-
         Group.leave()
 
 

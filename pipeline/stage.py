@@ -42,6 +42,8 @@ class Stage:
     """Settings of the [run] section that shape the output."""
     gathers: str = ""
     """Slot of the artifacts, one of every member of the run, that are read beside `reads`."""
+    trains: bool = False
+    """True if several processes can share its work."""
 
 
 STAGES: tuple[Stage, ...] = (
@@ -54,9 +56,9 @@ STAGES: tuple[Stage, ...] = (
     Stage("numericalize_corpus", ("tokens",), "ids", "Choose the vocabulary and turn tokens into ids.",
           may_read=("start_lm",)),
     Stage("finetune_lm", ("ids",), "lm", "Train the AWD_LSTM language model, from scratch or from an earlier one.",
-          may_read=("start_lm",), run_settings=("seed", "direction", "precision")),
+          may_read=("start_lm",), run_settings=("seed", "direction", "precision"), trains=True),
     Stage("train_classifier", ("ids", "lm"), "classifier", "Train the classifier on the language model's encoder.",
-          run_settings=("seed", "direction", "precision")),
+          run_settings=("seed", "direction", "precision"), trains=True),
     Stage("evaluate_classifier", ("corpus", "ids", "classifier"), "evaluation",
           "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=3,
           run_settings=("seed", "precision")),
@@ -295,7 +297,7 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
             run.recipe, getattr(run.recipe, stage.name), inputs, source, fingerprint, folder, resuming, reporter,
             parts_path(target, fingerprint), ranks.here(),
         )
-        if hasattr(_module(stage), "follow"):
+        if stage.trains:
             context.ranks.give(stage.name, context)
         return _module(stage).run(context)
 
@@ -320,9 +322,8 @@ def _smaller(run: Run, stage: Stage) -> str:
 
 
 def _module(stage: Stage) -> Any:
-    """The stage's module, imported when it is needed, which may take seconds: it holds `run(context) -> StageOutcome`,
-    that of prepare_corpus `locate_source`, those that several processes share `follow(context)` for ranks above 0.
-    """
+    """The stage's module, imported only when needed (seconds): it holds `run(context) -> StageOutcome`, that of
+    prepare_corpus also `locate_source`, those that train `prepare(context)`."""
     return importlib.import_module(f"pipeline.stages.{stage.name}")
 
 

@@ -6,11 +6,9 @@ from typing import Literal
 
 from pipeline.errors import UsageError
 from pipeline.parts import Share
-from pipeline.recipe import Recipe
 from pipeline.runs import Plan
 from pipeline.settings import JOB_KINDS, JobSettings, SlurmSettings
 from pipeline.stage import ENSEMBLE, STAGES, TOKENIZE, Run, Stage
-from pipeline.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def job_settings(settings: SlurmSettings, stage: Stage) -> JobSettings:
     """
     kind = "gpu" if "precision" in stage.run_settings else "cpu"
     given = [settings.jobs[name].model_dump(exclude_unset=True) for name in (kind, stage.name) if name in settings.jobs]
-    if not _trains(stage):
+    if not stage.trains:
         own = settings.jobs.get(stage.name, JobSettings())
         if own.processes * own.nodes > 1:
             raise UsageError(
@@ -91,10 +89,6 @@ def job_settings(settings: SlurmSettings, stage: Stage) -> JobSettings:
             values.pop("processes", None)
             values.pop("nodes", None)
     return JobSettings.model_validate({key: value for values in given for key, value in values.items()})
-
-
-def _trains(stage: Stage) -> bool:
-    return isinstance(Recipe.model_fields[stage.name].default, TrainingSettings)
 
 
 def seconds(time: str) -> int:

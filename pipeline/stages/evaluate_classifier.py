@@ -58,7 +58,7 @@ def run(context: StageContext) -> StageOutcome:
     checkpoints = CheckpointStore(
         context.resume / "predictions", _prediction_key(context), keep=2, reporter=context.reporter
     )
-    unbroken, started = checkpoints.newest() is None, time.monotonic()
+    started = time.monotonic()
     probabilities = _checked(
         predict_documents(
             classifier, store, test.indices, bs=settings.bs, run=context.recipe.run, checkpoints=checkpoints,
@@ -114,7 +114,7 @@ def run(context: StageContext) -> StageOutcome:
     table = predictions_table(test.doc_ids, test.label_ids, probabilities, labels, baseline_ids)
     pq.write_table(table, context.work / "predictions.parquet")
     # What a stopped attempt predicted before took no time here.
-    speed = {"documents_per_s": round(len(test.indices) / max(predict_s, 1e-9), 1)} if unbroken else {}
+    speed = {} if context.resuming else {"documents_per_s": round(len(test.indices) / max(predict_s, 1e-9), 1)}
     return StageOutcome(
         headline(result) | speed, {**classifier.manifest.identity, "corpus": corpus.manifest.fingerprint},
         device=result["device"], precision=result["precision"],

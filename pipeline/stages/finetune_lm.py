@@ -32,7 +32,7 @@ from pipeline.training.group import Group
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.metrics import TokenAccuracy, TokenLoss, bits_per_character, perplexity
-from pipeline.training.phases import Trained, seed_weights, train_phases
+from pipeline.training.phases import seed_weights, train_stage
 from pipeline.training.task import Task
 from pipeline.training_settings import FinetuneLMSettings
 
@@ -97,26 +97,13 @@ def prepare(context: StageContext) -> Prepared:
     return Prepared(task, device, group, architecture, valid.predicted_tokens, matched)
 
 
-def follow(context: StageContext) -> None:
-    """Train along with rank 0; nothing is written."""
-    _train(context, prepare(context))
-
-
-def _train(context: StageContext, prepared: Prepared) -> Trained:
-    settings: FinetuneLMSettings = context.settings
-    return train_phases(
-        prepared.task, settings, settings.phases, device=prepared.device, seed=context.recipe.run.seed,
-        resume=context.resume, fingerprint=context.fingerprint, reporter=context.reporter, group=prepared.group,
-    )
-
-
 def run(context: StageContext) -> StageOutcome:
     """Train all phases and write the language model."""
     settings: FinetuneLMSettings = context.settings
     run_settings, ids, start = context.recipe.run, context.inputs["ids"], context.inputs.get("start_lm")
     prepared = prepare(context)
     task, device, architecture = prepared.task, prepared.device, prepared.architecture
-    trained = _train(context, prepared)
+    trained = train_stage(context, prepared)
     task.save(context.work)
     architecture.save(context.work / "architecture.json")
     write_history(trained.history, context.work)

@@ -31,7 +31,7 @@ from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.group import Group
 from pipeline.training.history import Record, write_history
 from pipeline.training.loaders import ClassifierLoader
-from pipeline.training.phases import Trained, seed_weights, train_phases
+from pipeline.training.phases import seed_weights, train_stage
 from pipeline.training.sharing import rows_of_rank
 from pipeline.training.task import Task
 from pipeline.training_settings import TrainClassifierSettings
@@ -109,26 +109,13 @@ def prepare(context: StageContext) -> Prepared:
     return Prepared(task, device, group, architecture, head, store.labels, len(documents["valid"]))
 
 
-def follow(context: StageContext) -> None:
-    """Train along with rank 0; nothing is written."""
-    _train(context, prepare(context))
-
-
-def _train(context: StageContext, prepared: Prepared) -> Trained:
-    settings: TrainClassifierSettings = context.settings
-    return train_phases(
-        prepared.task, settings, settings.phases, device=prepared.device, seed=context.recipe.run.seed,
-        resume=context.resume, fingerprint=context.fingerprint, reporter=context.reporter, group=prepared.group,
-    )
-
-
 def run(context: StageContext) -> StageOutcome:
     """Train all phases and write the best epoch."""
     settings: TrainClassifierSettings = context.settings
     ids, lm = context.inputs["ids"], context.inputs["lm"]
     prepared = prepare(context)
     task, device = prepared.task, prepared.device
-    trained = _train(context, prepared)
+    trained = train_stage(context, prepared)
     chosen = trained.best.record
     assert chosen is not None  # every epoch was offered
     weights, average = f"epoch {chosen['epoch']}", trained.average

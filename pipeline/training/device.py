@@ -37,8 +37,7 @@ class Device:
         """Kernels that can run this precision: oneDNN on CPUs has no float16 LSTM, and without AVX-512 no bfloat16 one;
         torch's own kernels have, slowly."""
         before = torch.backends.mkldnn.enabled
-        has_none = self.precision == "fp16" or (self.precision == "bf16" and not onednn_has_bf16())
-        runs_without = self.device.type == "cpu" and has_none
+        runs_without = self._emulates_bf16 or (self.device.type == "cpu" and self.precision == "fp16")
         torch.backends.mkldnn.enabled = bool(before) and not runs_without  # type: ignore[assignment]
         try:
             yield
@@ -48,11 +47,12 @@ class Device:
     def describe(self) -> str:
         """For the first line of a log."""
         asked = "" if self.requested == self.precision else f" (asked for: {self.requested})"
-        slow = self.device.type == "cpu" and self.precision == "bf16" and not onednn_has_bf16()
-        return f"device {self.device}, precision {self.precision}{asked}{_EMULATED if slow else ''}"
+        slow = ", which this CPU only emulates: much slower than fp32" if self._emulates_bf16 else ""
+        return f"device {self.device}, precision {self.precision}{asked}{slow}"
 
-
-_EMULATED = ", which this CPU only emulates: much slower than fp32"
+    @property
+    def _emulates_bf16(self) -> bool:
+        return self.device.type == "cpu" and self.precision == "bf16" and not onednn_has_bf16()
 
 
 def onednn_has_bf16() -> bool:

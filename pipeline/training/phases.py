@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from fastai.learner import Callback, CastToTensor
 from pipeline import stopping
 from pipeline.errors import DivergedError, UsageError
 from pipeline.progress import Reporter, format_duration
+from pipeline.stage import StageContext
 from pipeline.training.accumulation import Accumulation
 from pipeline.training.averaging import Average, validated
 from pipeline.training.curve import Point
@@ -55,6 +57,30 @@ class Trained:
     best: BestEpoch
     average: Average | None
     """The mean of the last epochs, where it was asked for; the model then holds its weights."""
+
+
+class Prepared(Protocol):
+    """What a training stage has made ready."""
+
+    @property
+    def task(self) -> Task:
+        """What is trained."""
+
+    @property
+    def device(self) -> Device:
+        """Where, and in which arithmetic."""
+
+    @property
+    def group(self) -> Group:
+        """The processes that share it."""
+
+
+def train_stage(context: StageContext, prepared: Prepared) -> Trained:
+    """`train_phases` as the recipe of a stage says: what every rank does of it."""
+    return train_phases(
+        prepared.task, context.settings, context.settings.phases, device=prepared.device, seed=context.recipe.run.seed,
+        resume=context.resume, fingerprint=context.fingerprint, reporter=context.reporter, group=prepared.group,
+    )
 
 
 def train_phases(
@@ -133,8 +159,7 @@ def make_learner(
     alpha, beta = (0.0, 0.0) if regularized else (settings.alpha, settings.beta)
     learn = ResumableLearner(
         DataLoaders(task.train, task.valid, device=device.device), task.model.to(device.device), loss_func=task.loss,
-        opt_func=fused_adam, splitter=task.splitter, moms=settings.moms,
-        alpha=alpha, beta=beta,
+        opt_func=fused_adam, splitter=task.splitter, alpha=alpha, beta=beta, moms=settings.moms,
         wd=settings.wd, metrics=list(task.metrics), default_cbs=False,
         cbs=[
             TrainEvalCallback(), EpochRecorder(), CastToTensor(), Accumulation(task, settings.accumulate), *callbacks,

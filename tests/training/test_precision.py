@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
 from pipeline.settings import RunSettings
-from pipeline.training.device import Device, cpu_has_bf16, resolve_device
+from pipeline.training.device import Device, cpu_has_bf16, onednn_has_bf16, resolve_device
 from pipeline.training.loaders import LanguageModelLoader
 from pipeline.training.precision import MixedPrecision
 from pipeline.training_settings import FinetuneLMSettings
@@ -68,6 +68,7 @@ def test_requested_precision_really_runs_on_the_cpu(name: str) -> None:
     assert precision.observed == {device.dtype}
     assert learn.recorder.losses[-1] < learn.recorder.losses[0]
     assert all(p.dtype == torch.float32 for p in learn.model.parameters())
+    assert ("only emulates" in device.describe()) == (name == "bf16" and not onednn_has_bf16())
 
 
 def test_fp16_skips_the_step_that_overflows_and_halves_the_scale() -> None:
