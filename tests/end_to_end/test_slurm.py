@@ -93,6 +93,17 @@ def watched(cluster: Cluster, home: Path, run: str, jobs: list[str], seconds: fl
         time.sleep(0.3)
 
 
+def watched_and_freed(cluster: Cluster, home: Path, run: str, jobs: list[str]) -> Iterator[list[str]]:
+    """As `watched`; jobs that were put into the queue again start soon, once their node is cleared."""
+    pending_since = dict.fromkeys(jobs, math.inf)
+    for states in watched(cluster, home, run, jobs):
+        yield states
+        for job, state in zip(jobs, states, strict=True):
+            pending_since[job] = min(pending_since[job], time.monotonic()) if state == "PENDING" else math.inf
+            if time.monotonic() - pending_since[job] > CLEARED_S:
+                cluster.free(job)
+
+
 def wait(cluster: Cluster, home: Path, run: str, jobs: list[str]) -> None:
     for _ in watched(cluster, home, run, jobs):
         pass
@@ -164,11 +175,8 @@ def test_a_signal_while_a_stage_starts_costs_nothing(cluster: Cluster, home: Pat
     setup = [f"export PYTHONPATH={other / 'deaf'}:$PYTHONPATH PATH={Path(sys.executable).parent}:$PATH"]
     jobs = submit(cluster, other, "early", "--source", "reviews.csv", "--until", "prepare_corpus",
                   "--set", f"slurm.setup={setup}")
-    pending_since = math.inf
-    for (state,) in watched(cluster, other, "early", jobs):
-        pending_since = min(pending_since, time.monotonic()) if state == "PENDING" else math.inf
-        if time.monotonic() - pending_since > CLEARED_S:
-            cluster.free(jobs[0])
+    for _ in watched_and_freed(cluster, other, "early", jobs):
+        pass
     assert (other / "warned").exists()
     assert (other / "data/early/corpus/manifest.json").exists()
 
@@ -179,14 +187,11 @@ def test_processes_of_one_job_train_together_and_go_on_after_a_warning(cluster: 
     for run in ("pair", "pair-warned"):
         jobs = submit(cluster, home, run, "--from", "finetune_lm", "--until", "finetune_lm", *more)
         log = home / f"data/{run}/slurm/logs/01-finetune_lm.log"
-        warned, pending_since = run == "pair", math.inf
-        for (state,) in watched(cluster, home, run, jobs):
+        warned = run == "pair"
+        for _ in watched_and_freed(cluster, home, run, jobs):
             if not warned and log.exists() and "finetune_lm a 1/6: epoch done" in log.read_text(errors="replace"):
                 disturb(cluster, jobs[0], "warn")
                 warned = True
-            pending_since = min(pending_since, time.monotonic()) if state == "PENDING" else math.inf
-            if time.monotonic() - pending_since > CLEARED_S:
-                cluster.free(jobs[0])
         assert sealed(home, run, "finetune_lm")
         assert ("was stopped by SIGUSR1" in log.read_text(errors="replace")) == (run == "pair-warned")
     for name in ("encoder.safetensors", "decoder.safetensors"):
@@ -201,8 +206,7 @@ def disturbed_round(cluster: Cluster, home: Path, run: str, rng: random.Random) 
     jobs = submit(cluster, home, run, "--from", "finetune_lm", *more)
     stages = ("finetune_lm", "train_classifier", "evaluate_classifier")
     disturbances, next_at = 0, time.monotonic() + rng.uniform(1, 8)
-    pending_since: dict[str, float] = {}
-    for states in watched(cluster, home, run, jobs):
+    for states in watched_and_freed(cluster, home, run, jobs):
         for i in range(1, len(jobs)):
             if states[i] == "RUNNING":
                 assert sealed(home, run, stages[i - 1]), f"{run}: {stages[i]} began too early"
@@ -210,11 +214,6 @@ def disturbed_round(cluster: Cluster, home: Path, run: str, rng: random.Random) 
         if running and disturbances < 3 and time.monotonic() > next_at:
             disturb(cluster, running[0], rng.choice(DISTURBANCES))
             disturbances, next_at = disturbances + 1, time.monotonic() + rng.uniform(3, 10)
-        for job, state in zip(jobs, states, strict=True):
-            since = pending_since.get(job, math.inf)
-            pending_since[job] = min(since, time.monotonic()) if state == "PENDING" else math.inf
-            if time.monotonic() - pending_since[job] > CLEARED_S:
-                cluster.free(job)
     return disturbances
 
 
