@@ -22,6 +22,13 @@ from pipeline.stage import ENSEMBLE, STAGES, Run
 
 ROOT = Path(__file__).resolve().parents[1]
 README, CLUSTER = ROOT / "README.md", ROOT / "docs" / "cluster.md"
+IMDB_REVIEWS, IMDB_MB, IMDB_TOKENS = 100_000, 133.0, 29_924_423
+"""All of IMDB, its text in UTF-8, and its tokens in words, of the manifests of the recipe imdb."""
+CORPUS_SHARE, TOKEN_BYTES, ID_BYTES = 0.43, 4.13, 2.08
+"""Of the same: the corpus as a share of its text; a token in tokens, and in ids of at most 65,536 words."""
+SHARES, WORTH_SHARES_S = 50, 1800
+GPU_TFLOP_S = 50
+"""An assumption: what a GPU keeps up in the products of a step; none was measured."""
 
 
 def stages() -> str:
@@ -109,18 +116,10 @@ def _recorded() -> Any:
     return json.loads((Path(__file__).parent / "benchmark" / "results.json").read_text(encoding="utf-8"))
 
 
-# The manifests of the recipes prepare_corpus.kind=imdb, in words, which sizing reckons from.
-IMDB_MB, IMDB_TOKENS = 133.0, 29_924_423
-"""Text of the 100,000 reviews in UTF-8, and their tokens in words."""
-CORPUS_SHARE, TOKENS_BYTES, IDS_BYTES = 0.43, 4.13, 2.08
-"""Size of the corpus as a share of its text; of a token in tokens, and in ids of at most 65,536 words."""
-SHARES, WORTH_SHARES_S = 50, 1800
-
-
 def sizing() -> str:
     """What a corpus of so much text takes, reckoned from the benchmark's rates."""
     cases = {case["name"]: case for case in _recorded()["cases"]}
-    prepare_mb_s = cases["archive"]["ours"] * IMDB_MB / 100_000
+    prepare_mb_s = cases["archive"]["ours"] * IMDB_MB / IMDB_REVIEWS
     tokens_s, step_tokens_s = cases["tokenize"]["ours"], cases["lm-step-60k"]["ours"]
     rows = [
         f"| text | tokens | prepare | tokenize | in {SHARES} shares | disk | an epoch on these two cores "
@@ -129,7 +128,7 @@ def sizing() -> str:
     ]
     for name, mb in (("100 MB", 1e2), ("1 GB", 1e3), ("10 GB", 1e4), ("100 GB", 1e5), ("1 TB", 1e6)):
         tokens = mb / IMDB_MB * IMDB_TOKENS
-        disk_mb = mb * CORPUS_SHARE + tokens * (TOKENS_BYTES + IDS_BYTES) / 1e6
+        disk_mb = mb * CORPUS_SHARE + tokens * (TOKEN_BYTES + ID_BYTES) / 1e6
         tokenize_s = tokens / tokens_s
         cells = [
             f"{tokens / 1e6:,.0f} M", _rough_duration(mb / prepare_mb_s), _rough_duration(tokenize_s),
@@ -139,10 +138,6 @@ def sizing() -> str:
         ]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n" + "\n".join(rows) + "\n"
-
-
-GPU_TFLOP_S = 50
-"""An assumption: what a GPU keeps up in the products of a step; none was measured."""
 
 
 def sizing_notes() -> str:
@@ -157,8 +152,9 @@ def sizing_notes() -> str:
         return f"{times(case['time_growth'])}, its peak memory from {mb} MB"
 
     return (
-        f"The rates are those of the benchmark on {machine_in_words(machine)} (README.md): {number(archive)} documents "
-        f"a second out of an archive, {number(words)} tokens/s in words, {number(step['ours'])} tokens/s in training "
+        f"Reckoned, not measured, above {IMDB_MB:.0f} MB of text (all of IMDB), at the rates of the benchmark on "
+        f"{machine_in_words(machine)} (README.md): {number(archive)} documents a second out of an archive, "
+        f"{number(words)} tokens/s in words, {number(step['ours'])} tokens/s in training "
         f"({share(step['limit_share'])} of what the processor multiplies). From {prepare['documents'][0]:,} to "
         f"{prepare['documents'][-1]:,} reviews ({times(prepare['copies'][-1] / prepare['copies'][0])}) the time of "
         f"prepare_corpus grew {grown(prepare)}; that of tokenize_corpus {grown(tokenize)}. Both also have a start."
