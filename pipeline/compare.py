@@ -178,10 +178,8 @@ def chosen_rungs(plan: Plan, names: Sequence[str] | None) -> list[Rung]:
 def table(document: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
     second = "bits_per_character" if "bits_per_character" in document["rungs"][0]["mean"] else "macro_recall"
-    header = ["rung", "accuracy", "note", second.replace("_", " "), "parameters", "training s", "documents/s"]
-    if not any("documents_per_s" in row["mean"] for row in document["rungs"]):
-        header.pop()
-    rows = [header]
+    speeds = ["documents/s"] if any("documents_per_s" in row["mean"] for row in document["rungs"]) else []
+    rows = [["rung", "accuracy", "note", second.replace("_", " "), "parameters", "training s", *speeds]]
     for row in document["rungs"]:
         mean, deviation, published = row["mean"], row["deviation"]["accuracy"], row["published"]
         rows.append([
@@ -191,9 +189,9 @@ def table(document: dict[str, Any]) -> str:
             f"{mean[second]:.3f}",
             f"{mean['parameters']:,.0f}",
             f"{mean['train_s']:,.1f}",
-            *([f"{mean['documents_per_s']:,.0f}" if "documents_per_s" in mean else ""] if len(header) > 6 else []),
+            *(f"{mean['documents_per_s']:,.0f}" if "documents_per_s" in mean else "" for _ in speeds),
         ])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
              for row in rows]
     return "\n".join([*lines, *_written_lines(document)])

@@ -50,8 +50,7 @@ def sharing(task: Task, settings: TrainingSettings, group: Group, seed: int) -> 
     """The callbacks of a training by several processes; none for one that is alone."""
     if group.size == 1:
         return []
-    callbacks: list[Callback] = [SharedLoss(task, settings, group), Reduction(task, group)]
-    return [*callbacks, RandomNumbers(task, group, seed)]
+    return [SharedLoss(task, settings, group), Reduction(task, group), RandomNumbers(task, group, seed)]
 
 
 class SharedLoss(Callback):
