@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command_line import call, manifest, write_reviews
 from fastai.learner import Callback
 
 from pipeline import stopping
+from pipeline.stage import StageContext
 from pipeline.stages import finetune_lm
-from pipeline.training.phases import train_phases
+from pipeline.training.phases import Trained, train_stage
 
 MATCH = ("--set", "finetune_lm.vocabulary=match")
 
@@ -90,15 +90,15 @@ def test_a_stopped_matched_run_ends_bit_equal(
             if self.training and self.iter == 5:
                 stopping.ask("a test")
 
-    def stopped(task: Any, *args: Any, **keywords: Any) -> Any:
-        return train_phases(replace(task, callbacks=[Stop()]), *args, **keywords)
+    def stopped(context: StageContext, prepared: finetune_lm.Prepared) -> Trained:
+        return train_stage(context, replace(prepared, task=replace(prepared.task, callbacks=[Stop()])))
 
     line = ["run", *others, *MATCH, "--until", "finetune_lm"]
     call(*line)
     whole = manifest(tmp_path / "models/smoke/lm-fwd")
     other = ["--run", "broken", "--set", f"inputs.ids={tmp_path / 'data/smoke/ids'}"]
     with monkeypatch.context() as patch:
-        patch.setattr(finetune_lm, "train_phases", stopped)
+        patch.setattr(finetune_lm, "train_stage", stopped)
         assert "was stopped by a test" in call(*line, *other, exit_code=75).output
     assert "going on after step" in call(*line, *other).output
     resumed = manifest(tmp_path / "models/broken/lm-fwd")
