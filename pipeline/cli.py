@@ -91,13 +91,24 @@ def _prepare_corpus(
                            "before jobs without network.")
     ] = False,
     offline: OfflineOption = False,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Read and clean the I-th of N shares of a folder of "
+                                 "tables and seal nothing: for N jobs at once. The same command without it puts them "
+                                 "together.")
+    ] = None,
     stop_after: StopAfterOption = None,
 ) -> None:
     if download_only:
-        _refuse("--download-only", {"--offline": offline, "--force": force, "--dry-run": dry_run})
+        _refuse("--download-only", {"--offline": offline, "--force": force, "--dry-run": dry_run,
+                                    "--shard": shard is not None})
         _download(runs.resolve(request))
+        return
+    plan = runs.resolve(request.offline() if offline else request)
+    if shard is None:
+        _carry_out(plan, (PREPARE,), force, dry_run, stop_after)
     else:
-        _carry_out(runs.resolve(request.offline() if offline else request), (PREPARE,), force, dry_run, stop_after)
+        _refuse("--shard", {"--force": force, "--dry-run": dry_run})
+        _make_share(plan, PREPARE, shard, stop_after)
 
 
 def _refuse(option: str, others: dict[str, bool]) -> None:
@@ -129,15 +140,19 @@ def _tokenize_corpus(
     plan = runs.resolve(request)
     if shard is None:
         _carry_out(plan, (TOKENIZE,), force, dry_run, stop_after)
-        return
-    _refuse("--shard", {"--force": force, "--dry-run": dry_run})
+    else:
+        _refuse("--shard", {"--force": force, "--dry-run": dry_run})
+        _make_share(plan, TOKENIZE, shard, stop_after)
+
+
+def _make_share(plan: runs.Plan, stage: Stage, shard: str, stop_after: float | None) -> None:
     share, reporter = parts.Share.parse(shard), Reporter()
     stopping.forget()
     stopping.stop_after(stop_after)
     with stopping.signals_ask(reporter):
-        for one_run, wanted in plan.steps((TOKENIZE,)):
+        for one_run, wanted in plan.steps((stage,)):
             runs.check_shared_corpus(plan, one_run, wanted)
-            parts.make_share(one_run, TOKENIZE, share, reporter)
+            parts.make_share(one_run, stage, share, reporter)
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:

@@ -14,7 +14,7 @@ from pipeline.attempt import parts_path
 from pipeline.errors import UsageError
 from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.stage import Run, Stage, StageContext, fingerprint_of, open_inputs
+from pipeline.stage import Run, Stage, StageContext, fingerprint_of, open_inputs, source_of
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ def make_share(run: Run, stage: Stage, share: Share, reporter: Reporter) -> None
     with machine.limits_told(stage.name):
         inputs = open_inputs(run, stage)
         fingerprints = {slot: artifact.manifest.fingerprint for slot, artifact in inputs.items()}
-        fingerprint = fingerprint_of(run, stage, fingerprints, None)
+        source = source_of(run, stage, read_manifest(target), reporter)
+        fingerprint = fingerprint_of(run, stage, fingerprints, source.identity if source else None)
         folder = parts_path(target, fingerprint)
         context = StageContext(
-            run.recipe, getattr(run.recipe, stage.name), inputs, None, fingerprint,
+            run.recipe, getattr(run.recipe, stage.name), inputs, source, fingerprint,
             folder / f"work-{share.number}-of-{share.of}", True, reporter, folder,
         )
         try:

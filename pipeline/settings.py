@@ -101,8 +101,8 @@ class PrepareCorpusSettings(Section):
     ] = setting(
         "rotten-tomatoes",
         "Reader: rotten-tomatoes (the sample), imdb (archive or folder), folder (split/label/*.txt), table (.csv, "
-        ".jsonl, .parquet), plain-text (language model only), human-numbers and bow-languages (generated), nietzsche "
-        "(the published text file), sentences and names (published archive or folder).",
+        ".jsonl, .parquet, or a folder of them), plain-text (language model only), human-numbers and bow-languages "
+        "(generated), nietzsche (the published text file), sentences and names (published archive or folder).",
     )
     source: str | None = setting(
         None, "Local file or folder to read instead of downloading; its content, not its path, is what counts.",
@@ -117,7 +117,9 @@ class PrepareCorpusSettings(Section):
     text_column: str = setting("text", "Table column that holds the text.")
     label_column: str | None = setting("label", "Table column that holds the label; empty values are unlabelled text.")
     split_column: str | None = setting(None, "Table column that holds train, valid, test or unlabelled.")
-    id_column: str | None = setting(None, "Table column that identifies a document; default: the row number.")
+    id_column: str | None = setting(
+        None, "Table column that identifies a document; default: the row number, of a folder after the table's name."
+    )
     group_column: str | None = setting(None, "Table column whose values must not be on both sides of a split.")
     valid_fraction: Fraction = setting(
         0.1, "Share of train held out for validation when the source has no valid split (stratified, seeded)."
@@ -241,6 +243,9 @@ class SlurmSettings(Section):
     )
     restarts: int = setting(
         20, "How often a stopped stage is put into the queue again, at most.", ge=0
+    )
+    prepare_shards: Count = setting(
+        1, "Jobs that read a folder of tables at once, each its share (`prepare_corpus --shard`)."
     )
     shards: Count = setting(
         1, "Jobs that tokenize the corpus at once, each its share (`tokenize_corpus --shard`)."

@@ -6,7 +6,6 @@ when it has to run.
 """
 
 import importlib
-import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifact as artifacts
-from pipeline import custody, making, ranks, stopping
+from pipeline import custody, differences, making, ranks, stopping
 from pipeline.artifact import Artifact, InputRecord, Manifest
 from pipeline.attempt import RESUME, Attempt, parts_path, unfinished
 from pipeline.errors import InputError, UsageError
@@ -226,22 +225,8 @@ def fingerprint_of(run: Run, stage: Stage, inputs: dict[str, str], source: dict[
 
 def what_differs(run: Run, stage: Stage, manifest: Manifest | Attempt) -> str:
     """The settings, inputs or code that differ between an artifact, or an attempt, and what the recipe asks for."""
-    differences = []
-    for section, wanted in run.settings(stage).items():
-        sealed = manifest.settings.get(section, {})
-        for key in sorted(set(wanted) | set(sealed)):
-            if wanted.get(key) != sealed.get(key):
-                differences.append(f"{section}.{key} was {_short(sealed.get(key))}, now {_short(wanted.get(key))}")
-    if manifest.code_version != stage.code_version:
-        differences.append(f"made by version {manifest.code_version} of the stage, now {stage.code_version}")
-    names = set(run.inputs_of(stage)) ^ set(manifest.inputs)
-    differences += [f"input {name} was {'not ' if name not in manifest.inputs else ''}used" for name in sorted(names)]
-    return "; ".join(differences) or ("its input changed" if run.inputs_of(stage) else "its source changed")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    found = differences.between(manifest, run.settings(stage), stage.code_version, run.inputs_of(stage))
+    return "; ".join(found) or ("its input changed" if run.inputs_of(stage) else "its source changed")
 
 
 def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -> Artifact:
@@ -262,9 +247,7 @@ def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -
 def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force: bool) -> Artifact:
     inputs = open_inputs(run, stage)
     before = making.manifest_before(target, force)
-    source: Source | None = None
-    if stage.name == "prepare_corpus":
-        source = _module(stage).locate_source(run.recipe.prepare_corpus, before, run.home, reporter)
+    source = source_of(run, stage, before, reporter)
     records = {
         slot: InputRecord(path=os.path.relpath(a.path, run.home), fingerprint=a.manifest.fingerprint)
         for slot, a in inputs.items()
@@ -302,6 +285,18 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
         return _module(stage).run(context)
 
     return making.make(order, work, reporter)
+
+
+def source_of(run: Run, stage: Stage, before: Manifest | None, reporter: Reporter) -> Source | None:
+    """The outside data that `stage` reads, found and identified; None for a stage that reads none.
+
+    `before` is the manifest of what it made earlier. Raises InputError if the data is not there or not what it should
+    be.
+    """
+    if stage != PREPARE:
+        return None
+    found: Source = _module(stage).locate_source(run.recipe.prepare_corpus, before, run.home, reporter)
+    return found
 
 
 def open_inputs(run: Run, stage: Stage) -> dict[str, Artifact]:

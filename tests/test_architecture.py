@@ -20,7 +20,7 @@ LEVELS = (
     {"picture"},
     {"lock", "attempt", "download"},
     {"recipe", "artifact", "stopping"},
-    {"describe", "machine", "custody", "ranks"},
+    {"describe", "machine", "custody", "ranks", "differences"},
     {"making"},
     {"stage"},
     {"corpus"},

@@ -123,7 +123,7 @@ def test_options_of_all_stages_are_those_of_run_without_from_and_until() -> None
     def options(command: str) -> set[str]:
         return set(re.findall(r"^  (--[a-z-]+)", good(command, "--help").stdout, re.MULTILINE))
 
-    own = {"prepare_corpus": {"--download-only", "--offline"}, "tokenize_corpus": {"--shard"}}
+    own = {"prepare_corpus": {"--download-only", "--offline", "--shard"}, "tokenize_corpus": {"--shard"}}
     for stage in STAGE_NAMES:
         assert options(stage) - own.get(stage, set()) == options("run") - {"--from", "--until", "--offline"}
         assert own.get(stage, set()) <= options(stage)

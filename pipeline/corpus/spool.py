@@ -1,11 +1,13 @@
-"""The two passes over a corpus: cleaned documents into a temporary file, then by split into the artifact.
+"""The two passes over a corpus: cleaned documents into temporary files, then by split into the artifact.
 
-Only a few numbers per document stay in memory; the text never does.
+Each part of the source becomes a file of its own, so that several jobs can make them. Only a few numbers per document
+stay in memory; the text never does.
 """
 
 import hashlib
-from array import array
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,14 +21,19 @@ import pyarrow.parquet as pq
 from pipeline import stopping
 from pipeline.corpus.cleaning import clean_name
 from pipeline.corpus.documents import SPLITS, RawDocument
+from pipeline.errors import InputError
+from pipeline.provenance import this_process
+from pipeline.storage import move_into_place, sync, write_durably
 
 ROW_GROUP_DOCUMENTS = 2_000
-ROW_GROUP_BYTES = 32 * 2**20
+ROW_GROUP_CHARS = 32 * 2**20
 """A row group is closed at the first of these two limits, so that a few huge documents do not fill the memory."""
 _SPOOLED = pa.schema(
-    [("doc_id", pa.string()), ("label", pa.string()), ("group", pa.string()), ("n_chars", pa.int32()),
-     ("text", pa.string())]
+    [("split", pa.int8()), ("label", pa.string()), ("group", pa.string()), ("n_chars", pa.int32()),
+     ("text_hash", pa.uint64()), ("rank", pa.uint64()), ("doc_id", pa.string()), ("text", pa.string())]
 )
+_INDEXED = ("split", "label", "group", "n_chars", "text_hash", "rank")
+_STORED = ("doc_id", "label", "group", "n_chars", "text")
 SCHEMA = pa.schema(
     [("doc_id", pa.string()), ("split", pa.string()), ("label", pa.string()), ("group", pa.string()),
      ("n_chars", pa.int32()), ("text", pa.string())]
@@ -51,28 +58,31 @@ class Index:
     """Seeded hash of the id: a random order that depends on nothing else."""
     label_names: list[str]
     group_names: list[str]
-    row_groups: list[int]
-    """Documents in each row group of the spool."""
 
 
-def text_hash(text: str) -> bytes:
+def text_hash(text: str) -> int:
     """Eight bytes of BLAKE2b over the text in lower case with white space collapsed."""
-    return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest()
+    return int.from_bytes(hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest(), "little")
 
 
 class Spool:
-    """A temporary Parquet file of cleaned documents, and the index that is gathered on the way."""
+    """A temporary Parquet file of cleaned documents: there once it is closed without an error, never in part.
+
+    A record beside it, written last, says what was cleaned and that the file is whole.
+    """
 
     def __init__(self, path: Path, seed: int) -> None:
-        self._writer = pq.ParquetWriter(path, _SPOOLED, compression="lz4", use_dictionary=False, write_statistics=False)
+        process = this_process()  # jobs that make the same file at the same time write the same, each its own
+        self._path, self._writer_name = path, f"{process['host']}-{process['pid']}"
+        self._half = path.with_name(f"{path.name}.{self._writer_name}")
+        self._writer = pq.ParquetWriter(
+            self._half, _SPOOLED, compression="lz4", use_dictionary=False, write_statistics=False,
+            write_page_checksum=True,
+        )
         self._key = seed.to_bytes(8, "little")
         self._columns: dict[str, list[Any]] = {name: [] for name in _SPOOLED.names}
-        self._bytes = 0
-        self._splits, self._labels, self._groups = array("b"), array("i"), array("i")
-        self._n_chars, self._hashes, self._ranks = array("i"), bytearray(), bytearray()
-        self._label_codes: dict[str, int] = {}
-        self._group_codes: dict[str, int] = {}
-        self._row_groups: list[int] = []
+        self._chars = 0
+        self.cleaned = Counter[str]()
 
     def __enter__(self) -> "Spool":
         return self
@@ -80,91 +90,162 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._writer.close()
+            self._half.unlink()
+            return
+        self._flush()
         self._writer.close()
+        sync(self._half)
+        move_into_place(self._half, self._path)
+        write_durably(_record(self._path), json.dumps(self.cleaned), writer=self._writer_name)
 
     def add(self, document: RawDocument, text: str) -> None:
         """Append one document with its cleaned text."""
         doc_id = clean_name(document.doc_id)
         label = clean_name(document.label) or None if document.label and document.split != "unlabelled" else None
         group = clean_name(document.group) or None if document.group else None
-        for name, value in zip(_SPOOLED.names, (doc_id, label, group, len(text), text), strict=True):
-            self._columns[name].append(value)
-        self._bytes += len(text)
-        self._splits.append(SPLITS.index(document.split))
-        self._labels.append(-1 if label is None else self._label_codes.setdefault(label, len(self._label_codes)))
-        self._groups.append(-1 if group is None else self._group_codes.setdefault(group, len(self._group_codes)))
-        self._n_chars.append(len(text))
-        self._hashes += text_hash(text)
-        self._ranks += hashlib.blake2b(doc_id.encode(), digest_size=8, key=self._key).digest()
-        if len(self._columns["text"]) == ROW_GROUP_DOCUMENTS or self._bytes >= ROW_GROUP_BYTES:
-            self._flush()
-
-    def finish(self) -> Index:
-        """Write what is left and return the index."""
-        self._flush()
-        return Index(
-            np.frombuffer(self._splits, np.int8), np.frombuffer(self._labels, np.int32),
-            np.frombuffer(self._groups, np.int32), np.frombuffer(self._n_chars, np.int32),
-            np.frombuffer(self._hashes, np.uint64), np.frombuffer(self._ranks, np.uint64),
-            list(self._label_codes), list(self._group_codes), self._row_groups,
+        rank = hashlib.blake2b(doc_id.encode(), digest_size=8, key=self._key).digest()
+        values = (
+            SPLITS.index(document.split), label, group, len(text), text_hash(text), int.from_bytes(rank, "little"),
+            doc_id, text,
         )
+        for column, value in zip(self._columns.values(), values, strict=True):
+            column.append(value)
+        self._chars += len(text)
+        if len(self._columns["text"]) == ROW_GROUP_DOCUMENTS or self._chars >= ROW_GROUP_CHARS:
+            self._flush()
 
     def _flush(self) -> None:
         n_documents = len(self._columns["text"])
         if n_documents:
             self._writer.write_table(pa.table(self._columns, schema=_SPOOLED), row_group_size=n_documents)
-            self._row_groups.append(n_documents)
         self._columns = {name: [] for name in _SPOOLED.names}
-        self._bytes = 0
+        self._chars = 0
 
 
-def ids_at(spool: Path, rows: npt.NDArray[np.int64]) -> list[str]:
-    """The ids of the documents at `rows` of the spool."""
-    found: list[str] = pq.read_table(spool, columns=["doc_id"])["doc_id"].take(pa.array(rows)).to_pylist()
+def is_spooled(path: Path) -> bool:
+    """Whether the spool `path` is there whole."""
+    return _record(path).exists()
+
+
+def cleaned(spools: Sequence[Path]) -> Counter[str]:
+    """What was cleaned in all of them."""
+    return sum((Counter(json.loads(_record(path).read_text(encoding="utf-8"))) for path in spools), Counter[str]())
+
+
+def read_index(spools: Sequence[Path]) -> Index:
+    """The index of the documents of `spools`, in their order."""
+    labels, groups = _Codes(), _Codes()
+    columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in _INDEXED}
+    for table in _row_groups(spools, _INDEXED):
+        columns["label"].append(labels.of(table["label"]))
+        columns["group"].append(groups.of(table["group"]))
+        for name in ("split", "n_chars", "text_hash", "rank"):
+            columns[name].append(table[name].to_numpy())
+
+    def whole(name: str, kind: type[np.generic]) -> npt.NDArray[Any]:
+        return np.concatenate([np.empty(0, kind), *columns.pop(name)])
+
+    return Index(
+        whole("split", np.int8), whole("label", np.int32), whole("group", np.int32), whole("n_chars", np.int32),
+        whole("text_hash", np.uint64), whole("rank", np.uint64), list(labels.names), list(groups.names),
+    )
+
+
+def id_at(spools: Sequence[Path], row: int) -> str:
+    """The id of the document number `row` of `spools`."""
+    for table in _row_groups(spools, ("doc_id",)):
+        if row < len(table):
+            break
+        row -= len(table)
+    found: str = table["doc_id"][row].as_py()
     return found
 
 
-def write_documents(target: Path, spool: Path, index: Index, final: npt.NDArray[np.int8]) -> None:
-    """Write documents.parquet from the spool: by split, inside a split in source order.
+def write_documents(target: Path, spools: Sequence[Path], index: Index, final: npt.NDArray[np.int8]) -> None:
+    """Write documents.parquet from the spools: by split, inside a split in source order.
 
-    `final` holds each document's position in SPLITS, -1 for one that is dropped.
+    `final` holds each document's position in SPLITS, -1 for one that is dropped. The row groups depend on the documents
+    alone, not on the spools they come from.
     """
-    starts = np.concatenate(([0], np.cumsum(index.row_groups)))
-    with (
-        pq.ParquetFile(spool) as file,
-        pq.ParquetWriter(
-            target, SCHEMA, compression="zstd", compression_level=1, use_dictionary=["split", "label"],
-            write_statistics=["doc_id", "split", "label", "n_chars"],
-        ) as writer,
-    ):
+    with pq.ParquetWriter(
+        target, SCHEMA, compression="zstd", compression_level=1, use_dictionary=["split", "label"],
+        write_statistics=["doc_id", "split", "label", "n_chars"],
+    ) as writer:
         for split, name in enumerate(SPLITS):
-            pieces = _rows_of(file, starts, final == split)
-            for table in _rebatch(pieces):
+            wanted = final == split
+            for table in _regrouped(_rows_of(spools, wanted), _sizes(index.n_chars[wanted])):
                 stopping.check("prepare_corpus")
                 column = pa.array([name], pa.string()).take(pa.array(np.zeros(len(table), np.int8)))
                 writer.write_table(table.add_column(1, "split", column).cast(SCHEMA), row_group_size=len(table))
 
 
-def _rows_of(file: Any, starts: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]) -> Iterator[Any]:
-    for number in range(len(starts) - 1):
-        mask = wanted[starts[number] : starts[number + 1]]
-        if mask.any():
-            table = file.read_row_group(number)
-            yield table if mask.all() else table.filter(pa.array(mask))
+class _Codes:
+    """Numbers for names, by first appearance."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+
+    def of(self, column: Any) -> npt.NDArray[np.int32]:
+        """The number of every value of a column of strings, -1 for a missing one."""
+        encoded = column.combine_chunks().dictionary_encode()
+        numbers = [self.names.setdefault(name, len(self.names)) for name in encoded.dictionary.to_pylist()]
+        places = encoded.indices.fill_null(len(numbers)).to_numpy()
+        return np.array([*numbers, -1], np.int32)[places]
 
 
-def _rebatch(tables: Iterator[Any]) -> Iterator[Any]:
-    """The same rows in tables of full row groups."""
+def _record(spool: Path) -> Path:
+    return spool.with_suffix(".json")
+
+
+def _row_groups(spools: Sequence[Path], columns: Sequence[str], wanted: Any = None) -> Iterator[Any]:
+    """The row groups of all spools as tables; with `wanted`, one truth value a document, its documents only."""
+    start = 0
+    for path in spools:
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                for number in range(file.metadata.num_row_groups):
+                    end = start + file.metadata.row_group(number).num_rows
+                    mask, start = None if wanted is None else wanted[start:end], end
+                    if mask is None or mask.any():
+                        table = file.read_row_group(number, columns=columns)
+                        yield table if mask is None or mask.all() else table.filter(pa.array(mask))
+        except pa.ArrowException as error:
+            raise _damaged(path) from error
+        except OSError as error:
+            if error.errno is not None:  # the disk's errors have a number, Arrow's have none
+                raise
+            raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged.", f"Remove it and give the same command again: rm -r {path.parent}")
+
+
+def _rows_of(spools: Sequence[Path], wanted: npt.NDArray[np.bool_]) -> Iterator[Any]:
+    if wanted.any():
+        yield from _row_groups(spools, _STORED, wanted)
+
+
+def _sizes(n_chars: npt.NDArray[np.int32]) -> Iterator[int]:
+    """Documents in each row group of a split."""
+    start = 0
+    while start < len(n_chars):
+        total = np.cumsum(n_chars[start : start + ROW_GROUP_DOCUMENTS], dtype=np.int64)
+        size = min(int(np.searchsorted(total, ROW_GROUP_CHARS)) + 1, len(total))
+        yield size
+        start += size
+
+
+def _regrouped(tables: Iterator[Any], sizes: Iterator[int]) -> Iterator[Any]:
+    """The same rows in tables of `sizes`."""
     pending: list[Any] = []
-    rows = size = 0
-    for table in tables:
-        pending.append(table)
-        rows, size = rows + len(table), size + table.nbytes
-        if rows >= ROW_GROUP_DOCUMENTS or size >= ROW_GROUP_BYTES:
-            whole = pa.concat_tables(pending)
-            full = min(rows, ROW_GROUP_DOCUMENTS)
-            yield whole.slice(0, full)
-            rest = whole.slice(full)
-            pending, rows, size = ([rest] if len(rest) else []), len(rest), rest.nbytes if len(rest) else 0
-    if pending:
-        yield pa.concat_tables(pending)
+    rows = 0
+    for size in sizes:
+        while rows < size:
+            pending.append(next(tables))
+            rows += len(pending[-1])
+        whole = pa.concat_tables(pending)
+        yield whole.slice(0, size)
+        pending, rows = [whole.slice(size)], rows - size

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any, AnyStr, Generic
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.corpus.archive import MAX_RATIO, RATIO_FREE_BYTES
 from pipeline.corpus.documents import MAX_DOCUMENT_BYTES, SPLIT_NAMES, RawDocument
 from pipeline.corpus.parquet_pages import largest_pages
+from pipeline.corpus.trees import list_folder
 from pipeline.errors import DataError, InputError
 from pipeline.settings import PrepareCorpusSettings
 
@@ -23,25 +24,35 @@ _PARQUET_BATCH_BYTES = MAX_DOCUMENT_BYTES
 _SHOWN_COLUMNS = 20
 
 
-def read_table(path: Path, settings: PrepareCorpusSettings) -> Iterator[RawDocument]:
+def tables_of(path: Path) -> list[tuple[str, Path]]:
+    """The tables below the folder `path` by name, or the one that `path` is; each with what its row numbers follow.
+
+    Raises InputError for a folder without one, and for a link, pipe or device that is called like one.
+    """
+    if not path.is_dir():
+        return [("", path)]
+    tables = list(list_folder(path, lambda name: f"{name}:" if _is_table(name) else None))
+    if not tables:
+        raise InputError(f"{path} holds no table.", f"Tables end in {', '.join(_ROWS_OF)}.")
+    return tables
+
+
+def read_table(path: Path, settings: PrepareCorpusSettings, prefix: str = "") -> Iterator[RawDocument]:
     """The rows of a .csv, .jsonl or .parquet file as documents; the columns are named in `settings`.
 
-    The id is the row number, counted from 0, unless `id_column` is set. Raises InputError for a file that is not such
-    a table and for a document or row of more than MAX_DOCUMENT_BYTES, DataError for a column it does not have, for a
-    list or an object in place of text, and for an unknown split.
+    The id is `prefix` and the row number, counted from 0, unless `id_column` is set. Raises InputError for a file that
+    is not such a table and for a document or row of more than MAX_DOCUMENT_BYTES, DataError for a column it does not
+    have, for a list or an object in place of text, and for an unknown split.
     """
-    rows_of: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
-        ".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows
-    }
     suffix = path.suffix.lower()
-    if suffix not in rows_of or path.is_dir():
-        raise InputError(f"{path} is not a table that can be read.", f"Tables end in {', '.join(rows_of)}.")
+    if suffix not in _ROWS_OF or path.is_dir():
+        raise InputError(f"{path} is not a table that can be read.", f"Tables end in {', '.join(_ROWS_OF)}.")
     named = {
         "text": settings.text_column, "label": settings.label_column, "split": settings.split_column,
         "id": settings.id_column, "group": settings.group_column,
     }
     columns = {use: name for use, name in named.items() if name is not None}
-    for number, values in enumerate(rows_of[suffix](path, list(columns.values()))):
+    for number, values in enumerate(_ROWS_OF[suffix](path, list(columns.values()))):
         row = dict(zip(columns, values, strict=True))
         where = f"row {number} of {path}"
         if any(isinstance(value, str | bytes) and len(value) > MAX_DOCUMENT_BYTES for value in values):
@@ -50,12 +61,17 @@ def read_table(path: Path, settings: PrepareCorpusSettings) -> Iterator[RawDocum
                 "Cut it into several documents.",
             )
         yield RawDocument(
-            doc_id=_required(row["id"], settings.id_column, where) if "id" in row else str(number),
+            doc_id=_required(row["id"], settings.id_column, where) if "id" in row else f"{prefix}{number}",
             split=_split(row["split"], where) if "split" in row else "train",
             label=_as_text(row.get("label"), where),
             group=_as_text(row.get("group"), where),
             text=row["text"] if isinstance(row["text"], str | bytes) else _as_text(row["text"], where) or "",
         )
+
+
+def _is_table(name: str) -> bool:
+    file = PurePath(name)
+    return file.suffix.lower() in _ROWS_OF and not file.name.startswith(".")
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -168,6 +184,11 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise InputError(
             f"{path} is truncated or not a Parquet file: {said}.", "Make it again, or give another --source."
         ) from error
+
+
+_ROWS_OF: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
+    ".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows
+}
 
 
 def _check_ratio(path: Path, read: int) -> None:

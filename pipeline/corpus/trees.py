@@ -90,10 +90,23 @@ def _folder_place(name: str) -> Place | None:
 
 
 def walk_folder(path: Path, wanted: Callable[[str], T | None]) -> Iterator[tuple[T, bytes]]:
-    """The files below `path` that `wanted` has an answer for, with that answer, by name.
+    """What the files below `path` hold that `wanted` has an answer for, with that answer, by name.
 
     Hidden ones do not count. Raises InputError for a link, pipe or device and for more than MAX_DOCUMENT_BYTES.
     """
+    for answer, file in _walk(path, wanted):
+        yield answer, _read_file(file, path)
+
+
+def list_folder(path: Path, wanted: Callable[[str], T | None]) -> Iterator[tuple[T, Path]]:
+    """The regular files below `path` that `wanted` has an answer for, as `walk_folder`, unread."""
+    for answer, file in _walk(path, wanted):
+        if file.is_symlink() or not file.is_file():
+            raise _refused(file, path, "a symbolic link" if file.is_symlink() else "no regular file")
+        yield answer, file
+
+
+def _walk(path: Path, wanted: Callable[[str], T | None]) -> Iterator[tuple[T, Path]]:
     for folder, folders, files in os.walk(path, onerror=_fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
@@ -103,7 +116,7 @@ def walk_folder(path: Path, wanted: Callable[[str], T | None]) -> Iterator[tuple
         for name in sorted(files):
             answer = wanted(prefix.removeprefix("./") + name)
             if answer is not None:
-                yield answer, _read_file(Path(folder, name), path)
+                yield answer, Path(folder, name)
 
 
 def _read_file(file: Path, source: Path) -> bytes:

@@ -8,7 +8,7 @@ from pipeline.errors import UsageError
 from pipeline.parts import Share
 from pipeline.runs import Plan
 from pipeline.settings import JOB_KINDS, JobSettings, SlurmSettings
-from pipeline.stage import ENSEMBLE, STAGES, TOKENIZE, Run, Stage
+from pipeline.stage import ENSEMBLE, PREPARE, STAGES, TOKENIZE, Run, Stage
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
     """
     settings = plans[0].runs[0].recipe.slurm
     _check_names(settings)
+    shares = {PREPARE: settings.prepare_shards, TOKENIZE: settings.shards}
     steps = [step for plan in plans for step in plan.steps(stages)]
     shared = {plan.shared.name for plan in plans if plan.shared is not None}
     found: list[Job] = []
@@ -64,7 +65,7 @@ def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
         for runs in filter(None, groups):
             asked = job_settings(settings, stage)
             _check_time(stage, asked, settings.warn_s)
-            for shards in sorted({settings.shards if stage is TOKENIZE else 1, 1}, reverse=True):
+            for shards in sorted({shares.get(stage, 1), 1}, reverse=True):
                 job = Job(len(found) + 1, stage, runs, asked, before, shards)
                 found.append(job)
                 before = (job,)

@@ -1,11 +1,13 @@
 """prepare_corpus: read a source, clean it, split it, and write the corpus.
 
 Writes documents.parquet and labels.json. The cleaning policy is in `pipeline.corpus.cleaning`, the split policy in
-`pipeline.corpus.splits`. An interrupted run starts over: its temporary files are of no use to the next.
+`pipeline.corpus.splits`. Of a folder of tables each table is cleaned into a file of its own, by several jobs at once if
+one likes; an interrupted run goes on after the last whole one.
 """
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,11 @@ from pipeline.artifact import Manifest
 from pipeline.corpus import source as sources
 from pipeline.corpus.cleaning import COUNTED, clean_text
 from pipeline.corpus.documents import SPLITS, TRAIN
-from pipeline.corpus.readers import read_documents
+from pipeline.corpus.readers import Part, parts_of
 from pipeline.corpus.splits import DROPPED, Plan, plan_splits
-from pipeline.corpus.spool import Index, Spool, ids_at, write_documents
+from pipeline.corpus.spool import Index, Spool, cleaned, id_at, is_spooled, read_index, write_documents
 from pipeline.corpus.store import DOCUMENTS, LABELS
-from pipeline.errors import DataError, InputError
+from pipeline.errors import DataError, InputError, UsageError
 from pipeline.making import StageOutcome
 from pipeline.progress import Reporter
 from pipeline.settings import PrepareCorpusSettings
@@ -41,18 +43,37 @@ def run(context: StageContext) -> StageOutcome:
     """Make the corpus. Raises InputError, DataError or UsageError; see the policies for which."""
     settings: PrepareCorpusSettings = context.settings
     source = _source_with_data(context)
-    spool, cleaned = context.resume / "spool.parquet", Counter[str]()
-    index = _spool_documents(context, settings, source, spool, cleaned)
+    kept = context.parts if context.parts is not None and context.parts.exists() else context.resume
+    parts = parts_of(settings, source.path)
+    spools = _spool_parts(context, dict(enumerate(parts)), kept)
+    mended = cleaned(spools)
+    index = read_index(spools)
+    _check_documents(index, spools, source.path or settings.kind, mended)
     plan = plan_splits(index, settings)
     stopping.check("prepare_corpus")
     context.reporter.line("prepare_corpus: writing the documents by split")
-    write_documents(context.work / DOCUMENTS, spool, index, plan.splits)
-    spool.unlink()
+    write_documents(context.work / DOCUMENTS, spools, index, plan.splits)
     labels = sorted(index.label_names[code] for code in np.unique(index.labels[plan.splits == TRAIN]) if code >= 0)
     (context.work / LABELS).write_text(json.dumps(labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    metrics = _metrics(index, plan, cleaned) | {"published_source": source.record.get("published")}
+    metrics = _metrics(index, plan, mended) | {"published_source": source.record.get("published")}
     _report(context.reporter, settings, metrics)
     return StageOutcome(metrics)
+
+
+def run_share(context: StageContext, number: int, of: int) -> None:
+    """Clean the tables of share `number` of `of`.
+
+    Raises UsageError if the source is no folder of tables, and what reading raises.
+    """
+    assert context.parts is not None
+    assert context.source is not None, "locate_source always gives a source"
+    parts = parts_of(context.settings, context.source.path)
+    if len(parts) == 1:
+        raise UsageError(
+            f"{context.source.path or context.settings.kind} is read in one go: only a folder of tables has shares.",
+            "Leave out --shard, or write the texts as several .csv, .jsonl or .parquet files into one folder.",
+        )
+    _spool_parts(context, {i: parts[i] for i in range(number - 1, len(parts), of)}, context.parts)
 
 
 def _source_with_data(context: StageContext) -> Source:
@@ -71,37 +92,39 @@ def _source_with_data(context: StageContext) -> Source:
     return found
 
 
-def _spool_documents(
-    context: StageContext, settings: PrepareCorpusSettings, source: Source, path: Path, cleaned: Counter[str]
-) -> Index:
-    title = "prepare_corpus: reading"
-    with (
-        Spool(path, context.recipe.run.seed) as spool,
-        context.reporter.task(title, None, "documents") as task,
-    ):
-        for number, document in enumerate(read_documents(settings, source.path), 1):
-            text = clean_text(document.text, cleaned)
-            if text is not None:
-                spool.add(document, text)
-            if number % _PROGRESS_EVERY == 0:
-                task.advance(_PROGRESS_EVERY)
-                stopping.check("prepare_corpus")
-        index = spool.finish()
-    where = source.path or settings.kind
+def _spool_parts(context: StageContext, parts: Mapping[int, Part], folder: Path) -> list[Path]:
+    """The cleaned documents of each of `parts`, by its number, as a file in `folder`; one that is there is kept."""
+    spools = [folder / f"spool-{number:06d}.parquet" for number in parts]
+    with context.reporter.task("prepare_corpus: reading", None, "documents") as task:
+        for path, part in zip(spools, parts.values(), strict=True):
+            if is_spooled(path):
+                continue
+            with Spool(path, context.recipe.run.seed) as spool:
+                for number, document in enumerate(part(), 1):
+                    text = clean_text(document.text, spool.cleaned)
+                    if text is not None:
+                        spool.add(document, text)
+                    if number % _PROGRESS_EVERY == 0:
+                        task.advance(_PROGRESS_EVERY)
+                        stopping.check("prepare_corpus")
+    return spools
+
+
+def _check_documents(index: Index, spools: Sequence[Path], where: Path | str, mended: Counter[str]) -> None:
+    """DataError if there is no document, or an id twice."""
     if not len(index.splits):
-        raise DataError(f"{where} holds no text ({cleaned['empty'] + cleaned['blank']} empty documents).")
+        raise DataError(f"{where} holds no text ({mended['empty'] + mended['blank']} empty documents).")
     order = np.argsort(index.ranks, kind="stable")
     twice = order[1:][index.ranks[order][1:] == index.ranks[order][:-1]]
     if len(twice):
-        name = ids_at(path, twice[:1])[0]
         raise DataError(
-            f"{where} has the document id {name!r} more than once ({len(twice)} such documents).",
+            f"{where} has the document id {id_at(spools, int(twice[0]))!r} more than once ({len(twice)} such "
+            "documents).",
             "Ids must be unique; unset prepare_corpus.id_column to use row numbers.",
         )
-    return index
 
 
-def _metrics(index: Index, plan: Plan, cleaned: Counter[str]) -> dict[str, Any]:
+def _metrics(index: Index, plan: Plan, mended: Counter[str]) -> dict[str, Any]:
     """What the manifest says of the corpus; `duplicates` is told in `_duplicates`."""
     documents, labels, hashes, groups = {}, {}, {}, {}
     for number, name in enumerate(SPLITS):
@@ -121,7 +144,7 @@ def _metrics(index: Index, plan: Plan, cleaned: Counter[str]) -> dict[str, Any]:
         "labels": labels,
         "characters": int(index.n_chars[kept].sum(dtype=np.int64)),
         "duplicates": _duplicates(hashes) | {"dropped": plan.copies_dropped},
-        "cleaned": {name: cleaned[name] for name in COUNTED},
+        "cleaned": {name: mended[name] for name in COUNTED},
         "without_label": plan.without_label,
         "beyond_limit": plan.beyond_limit,
     }

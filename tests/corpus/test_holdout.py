@@ -20,7 +20,7 @@ def index_of(splits: list[int], labels: list[int], groups: list[int], texts: lis
     return Index(
         np.array(splits, np.int8), np.array(labels, np.int32), np.array(groups, np.int32), np.full(n, 10, np.int32),
         np.array(texts, np.uint64), np.random.default_rng(seed).permutation(n).astype(np.uint64),
-        ["a", "b", "c"], [f"g{i}" for i in range(1 + max([0, *groups]))], [n],
+        ["a", "b", "c"], [f"g{i}" for i in range(1 + max([0, *groups]))],
     )
 
 
@@ -64,7 +64,7 @@ def test_order_of_the_source_does_not_matter(index: Index, random: object) -> No
     order = np.random.default_rng(len(index.splits)).permutation(len(index.splits))
     shuffled = Index(
         index.splits[order], index.labels[order], index.groups[order], index.n_chars[order], index.text_hashes[order],
-        index.ranks[order], index.label_names, index.group_names, index.row_groups,
+        index.ranks[order], index.label_names, index.group_names,
     )
     assert (plan_splits(shuffled, SETTINGS).splits == plan_splits(index, SETTINGS).splits[order]).all()
 
@@ -122,7 +122,7 @@ def test_a_million_documents_in_seconds() -> None:
     groups[200_000:] = -1
     index = Index(
         np.zeros(n, np.int8), random.integers(0, 5, n).astype(np.int32), groups.astype(np.int32),
-        np.ones(n, np.int32), texts.astype(np.uint64), random.permutation(n).astype(np.uint64), list("abcde"), [], [n],
+        np.ones(n, np.int32), texts.astype(np.uint64), random.permutation(n).astype(np.uint64), list("abcde"), [],
     )
     start = time.process_time()  # other jobs on the machine do not count
     final = plan_splits(index, SETTINGS).splits

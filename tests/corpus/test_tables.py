@@ -168,7 +168,7 @@ def test_row_groups_are_small(prepare: Any, tmp_path: Path, monkeypatch: pytest.
     assert sizes == [2000, 2000, 500, 500]
     ids = read_columns(corpus, ["doc_id"], ["train"])["doc_id"].to_pylist()
     assert ids == sorted(ids, key=int)
-    monkeypatch.setattr(spool, "ROW_GROUP_BYTES", 3_000_000)
+    monkeypatch.setattr(spool, "ROW_GROUP_CHARS", 3_000_000)
     large = [{"text": f"{i} " + "x" * 900_000, "label": i % 2} for i in range(8)]
     corpus = prepare("large", kind="table", source=write(tmp_path / "l.parquet", large), test_fraction=0)
     with pq.ParquetFile(corpus.file("documents.parquet")) as file:

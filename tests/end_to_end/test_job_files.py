@@ -45,6 +45,9 @@ def test_shards_are_an_array_before_the_stage_that_puts_them_together() -> None:
     assert [job.name for job in jobs[1:3]] == ["02-tokenize_corpus-shards", "03-tokenize_corpus"]
     assert [extra for _, extra in jobs[1].elements] == [("--shard", f"{i}/3") for i in (1, 2, 3)]
     assert [jobs[2].after, jobs[2].dependency] == [(jobs[1],), "afterok"]
+    jobs = jobs_of("imdb", "slurm.prepare_shards=2")
+    assert [job.name for job in jobs[:3]] == ["01-prepare_corpus-shards", "02-prepare_corpus", "03-tokenize_corpus"]
+    assert [extra for _, extra in jobs[0].elements] == [("--shard", "1/2"), ("--shard", "2/2")]
     both = jobs_of("imdb-ensemble", "slurm.shards=2")
     assert [(run.name[-3:], extra[1]) for run, extra in both[1].elements] == [
         ("fwd", "1/2"), ("fwd", "2/2"), ("bwd", "1/2"), ("bwd", "2/2"),
