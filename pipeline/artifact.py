@@ -70,6 +70,7 @@ class Manifest(BaseModel):
     """Requested and effective arithmetic of a training stage."""
     created: str
     wall_s: float
+    """Seconds of all its attempts, of one that was cut off until the last thing it kept."""
     peak_memory_mb: float
     metrics: dict[str, Any]
     seal: str = ""

@@ -29,6 +29,8 @@ class Attempt(BaseModel):
     settings: dict[str, dict[str, Any]] = {}
     inputs: dict[str, str] = {}
     """Fingerprints."""
+    spent_s: float = 0.0
+    """What earlier starts of it took, each until the last thing that it kept."""
     checkpoints: int = 0
     """How many checkpoints lie in its work folder."""
 
@@ -56,6 +58,7 @@ def open_partial(
     partial, earlier = partial_path(target), unfinished(target)
     if earlier is not None and earlier.fingerprint == fingerprint:
         _clear_but_resume(partial)
+        _write(partial, earlier.model_copy(update={"spent_s": earlier.spent_s + _last_start_s(partial)}))
         return partial, True
     if partial.exists():
         shutil.rmtree(partial)
@@ -63,8 +66,19 @@ def open_partial(
     attempt = Attempt(
         fingerprint=fingerprint, code_version=code_version, settings=settings or {}, inputs=dict(inputs or {})
     )
-    write_durably(partial / RESUME / ATTEMPT, attempt.model_dump_json(indent=2, exclude={"checkpoints"}) + "\n")
+    _write(partial, attempt)
     return partial, False
+
+
+def _write(partial: Path, attempt: Attempt) -> None:
+    """The record of an attempt. Its time stamp tells when the attempt was last started."""
+    write_durably(partial / RESUME / ATTEMPT, attempt.model_dump_json(indent=2, exclude={"checkpoints"}) + "\n")
+
+
+def _last_start_s(partial: Path) -> float:
+    """How long the last start worked until it kept something, by the time stamps of one disk: a kill says nothing."""
+    kept = (path.stat().st_mtime for path in (partial / RESUME).rglob("*"))
+    return max(kept) - (partial / RESUME / ATTEMPT).stat().st_mtime
 
 
 def _clear_but_resume(partial: Path) -> None:

@@ -94,9 +94,11 @@ def make(order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Rep
     reporter.line(f"{order.stage}: {'going on' if resuming else 'starting'} ({order.target})")
     started = time.monotonic()
     machine.reset_peak_memory()
+    attempt = attempts.unfinished(order.target)
+    spent_s = attempt.spent_s if attempt else 0.0
     outcome = work(folder, resuming)
     commit, dirty = provenance.git_state()
-    process, wall_s = provenance.this_process(), time.monotonic() - started
+    process, wall_s = provenance.this_process(), spent_s + time.monotonic() - started
     host, job_id = ("", None) if order.anonymous else (process["host"], process["job_id"])
     sealed = artifacts.seal(
         order.target,

@@ -1,5 +1,6 @@
 """Unfinished artifacts: taken up again only by the same, and told apart from what cannot be read."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,23 @@ def test_an_attempt_is_taken_up_only_with_its_own_fingerprint(target: Path) -> N
     assert (kept.exists(), half.exists()) == (True, False)
     assert open_partial(target, "0" * 64) == (partial, False)
     assert not kept.exists()
+
+
+def test_time_adds_up_over_starts_until_what_each_kept_last(target: Path) -> None:
+    def start_and_keep(at: float, seconds: float) -> None:
+        resume = open_partial(target, FINGERPRINT)[0] / "resume"
+        (resume / "checkpoints").mkdir(exist_ok=True)
+        (resume / "checkpoints/kept").write_text("a checkpoint")
+        for path in (resume / "attempt.json", resume / "checkpoints"):
+            os.utime(path, (at, at))
+        os.utime(resume / "checkpoints/kept", (at + seconds, at + seconds))
+
+    start_and_keep(1e9, 60)
+    start_and_keep(1.1e9, 5)
+    open_partial(target, FINGERPRINT)
+    found = unfinished(target)
+    assert found
+    assert found.spent_s == pytest.approx(65)
 
 
 def test_an_attempt_says_what_it_was_asked_for(target: Path) -> None:

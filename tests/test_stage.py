@@ -1,7 +1,9 @@
 """The stage contract: what a fingerprint sees, skip, refuse, replace, resume, and what a broken machine leaves."""
 
+import os
 import re
 import resource
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,7 @@ def test_a_stage_that_was_stopped_goes_on(tmp_path: Path, tiny_stages: TinyStage
 
     def stop(context: StageContext) -> None:
         (context.resume / "checkpoint").write_text("half way")
+        os.utime(context.resume / "checkpoint", (time.time() + 100,) * 2)  # as if it had taken so long
         raise KeyboardInterrupt
 
     tiny_stages.act["finetune_lm"] = stop
@@ -237,6 +240,7 @@ def test_a_stage_that_was_stopped_goes_on(tmp_path: Path, tiny_stages: TinyStage
     run_all(run)
     assert tiny_stages.calls[0] == ("finetune_lm", True)
     assert found == ["half way"]
+    assert 100 <= artifacts.open_artifact(run.path("lm"), "lm").manifest.wall_s < 200
     assert "resume" not in {p.name for p in run.path("lm").iterdir()}
     assert leftovers(tmp_path) == set()
 
