@@ -37,11 +37,11 @@ class WordVectors:
         return cls(embedder.path, embedder.text.numbers, vectors)
 
     def token(self, word: str) -> str:
-        """The token of a word: as written, in lower case, or as the piece that begins a word.
+        """The token of a word: the piece that begins a word, or what is written like it; as written, or in lower case.
 
         Raises UsageError, which names words like it, if the vocabulary has none.
         """
-        for name in (word, SPACE + word, word.lower(), SPACE + word.lower()):
+        for name in (SPACE + word, word, SPACE + word.lower(), word.lower()):
             if name in self.numbers and name not in SPECIAL_TOKENS:
                 return name
         shown = {name.removeprefix(SPACE): None for name in self.numbers if name not in SPECIAL_TOKENS}

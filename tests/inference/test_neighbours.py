@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def test_analogies() -> None:
 
 def test_words_are_found_as_tokens() -> None:
     assert [WORDS.token(word) for word in ("king", "King", "KING", "film", "▁film")] == ["king"] * 3 + ["▁film"] * 2
+    assert replace(WORDS, numbers={"film": 0, **WORDS.numbers}).token("film") == "▁film"  # not the end of a word
     with pytest.raises(UsageError, match=r"'quen' is not in the vocabulary of a-model \(9 tokens\)\. .* 'queen'"):
         WORDS.nearest(["king", "quen"])
     with pytest.raises(UsageError, match=r"'xyz' is not in .*\. Choose words of its training text\."):
