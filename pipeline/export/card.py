@@ -223,7 +223,6 @@ class _About:
                 (f"{what}, parameters", figure(source, "metrics", "parameters", form="count")),
                 (f"{what}, precision", figure(source, "precision", "effective")),
                 (f"{what}, device", figure(source, "device")),
-                (f"{what}, time", figure(source, "wall_s", form="duration")),
             ]
         shown = [
             [name, escape(found.text) if isinstance(found.value, str) else found.text]
