@@ -1,10 +1,12 @@
 """The command `pack`: a copy of a sealed language model or classifier that is small enough to be given away.
 
 Its weights are stored in fewer bits (`model.stored_tensors`), everything else is the same: what a packed model is used
-for, fine-tuned or evaluated as, is what any other is. It names no machine and no folder of one, and neither does the
-copy of an evaluation, which is stored as it is. torch is imported only when there is something to write.
+for, fine-tuned or evaluated as, is what any other is. It names no machine and no folder of one. Neither does the copy
+of an evaluation, which quotes no document: those are not ours to give away. torch is imported only when there is
+something to write.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
 
 STAGE = "pack"
 """What the manifest names as the maker."""
-CODE_VERSION = 1
+CODE_VERSION = 2
 SLOTS = ("lm", "classifier", "evaluation")
-LEFT_OUT = ("history.csv", "history.jsonl", "curve.csv")
-"""Files that tell how training went; the manifest has its result."""
+LEFT_OUT = ("history.csv", "history.jsonl", "curve.csv", "evaluation.md")
+"""How training went, of which the manifest has the result, and a page whose figures metrics.json has."""
+METRICS = "metrics.json"
 _FOLDER_PARTS = 3
 """Of data/RUN/SLOT, which is how an input is named without the folder that a machine keeps it in."""
 
@@ -80,6 +83,8 @@ def _write(whole: Artifact, work: Path, storage: "Storage") -> StageOutcome:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         if name.endswith(".safetensors"):
             save_file(in_fewer_bits(load_file(whole.path / name), storage), work / name)
+        elif name == METRICS:
+            (work / name).write_text(_without_quotes((whole.path / name).read_text(encoding="utf-8")), encoding="utf-8")
         else:
             shutil.copyfile(whole.path / name, work / name)
     manifest = whole.manifest
@@ -87,6 +92,13 @@ def _write(whole: Artifact, work: Path, storage: "Storage") -> StageOutcome:
     if manifest.slot != "evaluation":
         metrics = {**metrics, "storage": storage}
     return StageOutcome(metrics, manifest.identity, manifest.device, manifest.precision)
+
+
+def _without_quotes(metrics: str) -> str:
+    found = json.loads(metrics)
+    for mistake in found["mistakes"]:
+        del mistake["excerpt"]
+    return json.dumps(found, ensure_ascii=False, indent=2) + "\n"
 
 
 def _without_place(record: InputRecord) -> InputRecord:

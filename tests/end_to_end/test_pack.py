@@ -122,7 +122,14 @@ def card_of_the_evaluated(home: Path) -> None:
     evaluation = home / "models/smoke/evaluation"
     call("pack", str(evaluation), "--output", str(home / "packed"), "--card", "--license", "mit", "--home", str(home))
     before, after = manifest(evaluation), manifest(home / "packed/evaluation")
-    assert (after["files"], after["metrics"]) == (before["files"], before["metrics"])
+    assert after["metrics"] == before["metrics"]
+    assert before["files"].keys() - after["files"].keys() == {"evaluation.md"}
+    assert {name for name in after["files"] if after["files"][name] != before["files"][name]} == {"metrics.json"}
+    mistakes = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")).pop("mistakes")
+                for folder in (evaluation, home / "packed/evaluation")]
+    assert mistakes[0]
+    assert [{**mistake, "excerpt": ""} for mistake in mistakes[1]] == [{**m, "excerpt": ""} for m in mistakes[0]]
+    assert not any("excerpt" in mistake for mistake in mistakes[1])
     assert str(home) not in json.dumps(after)
     card = (home / "packed/README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n")
