@@ -1,4 +1,4 @@
-# make demo       install the pinned requirements, run the sample recipe, print the results
+# make demo       install the pinned requirements, train from scratch and from the model that ships, print the results
 # make test       lint, types and all tests that take seconds
 # make test-slow  the tests that take minutes
 # make lint       ruff and mypy alone
@@ -10,7 +10,9 @@ BIN := .venv/bin
 .PHONY: demo test test-slow lint clean
 
 demo: .venv/.installed
+	@$(BIN)/python -m pipeline run --recipe sample-word
 	@$(BIN)/python -m pipeline run --recipe sample
+	@$(BIN)/python -m pipeline results sample-word sample
 
 test: lint
 	@$(BIN)/python -m pytest -m "not slow"

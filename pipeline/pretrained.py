@@ -5,8 +5,8 @@ A checkout has them in models/pretrained, an installed package among its modules
 
 from pathlib import Path
 
-DEFAULT_MODEL = "sample"
-"""What is used where no model is named: a run of this name, or a model that ships."""
+DEFAULT_MODEL = "reviews-small"
+"""What is used where no model is named: the one that ships, or a run of the user's that is called so."""
 
 MODEL_SLOTS = ("lm", "classifier")
 _PACKAGE = Path(__file__).resolve().parent

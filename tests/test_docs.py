@@ -1,13 +1,16 @@
 """The pages in docs: what they tell to type exists."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.recipe import load_recipe
 
-PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 COMMANDS = [
     (page.name, command.replace("\\\n", " "))
     for page in PAGES
@@ -29,3 +32,11 @@ def test_settings_named_in_passing_exist(page: Path) -> None:
 
 def test_there_are_pages_with_commands() -> None:
     assert {page for page, _ in COMMANDS} >= {"pretrain.md"}
+
+
+def test_the_page_of_results_says_what_was_recorded() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/update_results.py"), "--check"], capture_output=True, text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,128 @@
+"""The model that ships: small, sealed, without a trace of the machine, there without a run, and as good as it says."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from command_line import ROOT, call, manifest
+
+from pipeline.artifact import open_artifact
+from pipeline.pretrained import DEFAULT_MODEL, shipped_models
+from pipeline.recipe import load_recipe
+from pipeline.report.summary import percent
+
+MODEL = ROOT / "models" / "pretrained" / DEFAULT_MODEL
+SLOTS = {"lm-fwd": "lm", "classifier-fwd": "classifier", "evaluation": "evaluation"}
+MAX_MB = 20
+WARM, DULL = "A warm, witty film that never drags.", "A dull, lifeless mess. I wanted my money back."
+
+
+def test_it_ships_in_at_most_20_mb() -> None:
+    assert shipped_models()[DEFAULT_MODEL] == MODEL
+    assert sum(path.stat().st_size for path in MODEL.rglob("*")) < MAX_MB * 1e6
+    assert {path.name for path in MODEL.iterdir()} == {"README.md", *SLOTS}
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_it_is_sealed_and_names_no_machine(name: str) -> None:
+    artifact = open_artifact(MODEL / name, SLOTS[name])
+    text = (MODEL / name / "manifest.json").read_text(encoding="utf-8")
+    assert artifact.manifest.host in text
+    assert not artifact.manifest.host
+    assert artifact.manifest.git_dirty is False
+    assert not re.findall(r'"(?:/|[A-Z]:\\)[^"]*"', text), "a path of the machine it was made on"
+    assert artifact.manifest.metrics.get("storage", "bf16") == "bf16"
+
+
+def test_its_parts_belong_together() -> None:
+    lm, classifier, evaluation = (manifest(MODEL / name) for name in SLOTS)
+    assert classifier["identity"] == lm["identity"]
+    assert evaluation["inputs"]["classifier"]["fingerprint"] == classifier["fingerprint"]
+    assert evaluation["metrics"]["test_documents"] == 25_000
+    recipe = load_recipe("imdb-cpu")
+    for made, section in ((lm, "finetune_lm"), (classifier, "train_classifier")):
+        assert made["settings"][section] == getattr(recipe, section).affecting_output()
+
+
+def test_its_card_has_the_figures_of_its_evaluation() -> None:
+    card, metrics = (MODEL / "README.md").read_text(encoding="utf-8"), manifest(MODEL / "evaluation")["metrics"]
+    assert f"**Accuracy {percent(metrics['accuracy'])}**" in card
+    for name in ("lm-fwd", "classifier-fwd"):
+        for file, record in manifest(MODEL / name)["files"].items():
+            if file.endswith(".safetensors"):
+                assert f"| {name}/{file} | bf16 | `{record['sha256']}` |" in card
+
+
+def test_commands_need_no_run_and_no_name_of_a_model(tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path))
+    answers = [json.loads(line) for line in call("predict", WARM, DULL, *home).stdout.splitlines()]
+    assert [answer["label"] for answer in answers] == ["pos", "neg"]
+    assert "This film is" in call("generate", "This film is", "--max-tokens", "10", *home).stdout
+    assert "witty" in call("explain", WARM, *home).stdout
+    assert len(call("neighbours", "--word", "good", "--top", "3", *home).stdout.splitlines()) == 3
+    (tmp_path / "texts.txt").write_text(f"{WARM}\n{DULL}\n", encoding="utf-8")
+    call("embed", "--input", str(tmp_path / "texts.txt"), "--output", str(tmp_path / "vectors.npy"), *home)
+    emb_sz = manifest(MODEL / "lm-fwd")["settings"]["finetune_lm"]["emb_sz"]
+    assert np.load(tmp_path / "vectors.npy").shape == (2, 3 * emb_sz)
+
+
+def test_sample_starts_from_it_and_sample_word_from_nothing() -> None:
+    assert load_recipe("sample").inputs.start_lm == DEFAULT_MODEL
+    assert load_recipe("sample-word").inputs.start_lm is None
+
+
+def test_every_file_of_it_is_package_data() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["pipeline.pretrained_models"]
+    packed = {path for pattern in patterns for path in MODEL.parent.glob(pattern)}
+    assert {path for path in MODEL.rglob("*") if path.is_file()} <= packed
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_it(tmp_path: Path) -> None:
+    """Built from a copy: setuptools leaves folders beside what it builds."""
+    source = tmp_path / "source"
+    tracked = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "pipeline", "models", "pyproject.toml", "README.md", "LICENSE"],
+        capture_output=True, check=True, text=True,
+    ).stdout.split("\0")
+    for name in filter(None, tracked):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)], check=True,
+        cwd=tmp_path,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "predict", DULL], cwd=tmp_path / "installed", capture_output=True,
+        check=True, text=True,
+    )
+    assert json.loads(done.stdout)["label"] == "neg"
+    assert "pipeline/pretrained_models" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_its_files_alone_give_its_predictions_to_the_last_document(shared_data: Path, tmp_path: Path) -> None:
+    call(
+        "run", "--recipe", "imdb-cpu", "--source", str(shared_data / "aclImdb_v1.tar.gz"), "--home", str(tmp_path),
+        "--set", f"inputs.start_lm={DEFAULT_MODEL}", "--set", f"inputs.classifier={DEFAULT_MODEL}", "--set",
+        "run.precision=fp32", "--set", "evaluate_classifier.baseline=false",
+    )
+    ours, theirs = (
+        pq.read_table(folder / "predictions.parquet").to_pydict()
+        for folder in (MODEL / "evaluation", tmp_path / "models/imdb-cpu/evaluation")
+    )
+    assert ours["doc_id"] == theirs["doc_id"]
+    assert ours["predicted"] == theirs["predicted"]
