@@ -45,6 +45,8 @@ def run(context: StageContext) -> StageOutcome:
     source = _source_with_data(context)
     kept = context.parts if context.parts is not None and context.parts.exists() else context.resume
     parts = parts_of(settings, source.path)
+    for half in context.resume.glob("spool-*.parquet.*"):
+        half.unlink()  # of an attempt that was killed; in the folder of shares it may be another job's
     spools = _spool_parts(context, dict(enumerate(parts)), kept)
     mended = cleaned(spools)
     index = read_index(spools)

@@ -119,10 +119,12 @@ def test_one_file_has_no_shares(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_does_not_read_again_what_it_has(
-    prepare: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = prepare(kind="table", source=folder)
     n_cleaned = 0
+    resume = tmp_path / "home/data/stopped/.corpus.partial/resume"
+    killed = resume / "spool-000001.parquet.host-1"
     clean_text: Callable[..., Any] = prepare_corpus.clean_text
 
     def counting(*args: Any) -> Any:
@@ -130,12 +132,15 @@ def test_a_stopped_run_does_not_read_again_what_it_has(
         n_cleaned += 1
         if n_cleaned == 2 * N_ROWS:
             stopping.ask("a test")
+        assert not killed.exists()
         return clean_text(*args)
 
     monkeypatch.setattr(prepare_corpus, "clean_text", counting)
     with pytest.raises(Stopped):
         prepare("stopped", kind="table", source=folder)
     stopping.forget()
+    assert sorted(path.name for path in resume.glob("spool-*")) == ["spool-000000.json", "spool-000000.parquet"]
+    killed.write_bytes(b"half")
     n_cleaned = -(10**9)
     assert files(prepare("stopped", kind="table", source=folder)) == files(whole)
     assert n_cleaned + 10**9 < N_TABLES * N_ROWS - N_ROWS + 3
