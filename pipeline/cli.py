@@ -104,11 +104,7 @@ def _prepare_corpus(
         _download(runs.resolve(request))
         return
     plan = runs.resolve(request.offline() if offline else request)
-    if shard is None:
-        _carry_out(plan, (PREPARE,), force, dry_run, stop_after)
-    else:
-        _refuse("--shard", {"--force": force, "--dry-run": dry_run})
-        _make_share(plan, PREPARE, shard, stop_after)
+    _make_whole_or_share(plan, PREPARE, shard, force=force, dry_run=dry_run, stop_after=stop_after)
 
 
 def _refuse(option: str, others: dict[str, bool]) -> None:
@@ -137,15 +133,16 @@ def _tokenize_corpus(
     ] = None,
     stop_after: StopAfterOption = None,
 ) -> None:
-    plan = runs.resolve(request)
+    _make_whole_or_share(runs.resolve(request), TOKENIZE, shard, force=force, dry_run=dry_run, stop_after=stop_after)
+
+
+def _make_whole_or_share(
+    plan: runs.Plan, stage: Stage, shard: str | None, *, force: bool, dry_run: bool, stop_after: float | None
+) -> None:
     if shard is None:
-        _carry_out(plan, (TOKENIZE,), force, dry_run, stop_after)
-    else:
-        _refuse("--shard", {"--force": force, "--dry-run": dry_run})
-        _make_share(plan, TOKENIZE, shard, stop_after)
-
-
-def _make_share(plan: runs.Plan, stage: Stage, shard: str, stop_after: float | None) -> None:
+        _carry_out(plan, (stage,), force, dry_run, stop_after)
+        return
+    _refuse("--shard", {"--force": force, "--dry-run": dry_run})
     share, reporter = parts.Share.parse(shard), Reporter()
     stopping.forget()
     stopping.stop_after(stop_after)
