@@ -122,6 +122,11 @@ class StageContext:
         """Folder for what only an interrupted attempt needs; not part of the artifact."""
         return self.work / RESUME
 
+    @property
+    def kept(self) -> Path:
+        """Where finished pieces are: beside those of other jobs, if any has made a share, else in `resume`."""
+        return self.parts if self.parts is not None and self.parts.exists() else self.resume
+
 
 @dataclass(frozen=True)
 class Run:

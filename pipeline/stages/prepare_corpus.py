@@ -43,11 +43,10 @@ def run(context: StageContext) -> StageOutcome:
     """Make the corpus. Raises InputError, DataError or UsageError; see the policies for which."""
     settings: PrepareCorpusSettings = context.settings
     source = _source_with_data(context)
-    kept = context.parts if context.parts is not None and context.parts.exists() else context.resume
     parts = parts_of(settings, source.path)
     for half in context.resume.glob("spool-*.parquet.*"):
         half.unlink()  # of an attempt that was killed; in the folder of shares it may be another job's
-    spools = _spool_parts(context, dict(enumerate(parts)), kept)
+    spools = _spool_parts(context, dict(enumerate(parts)), context.kept)
     mended = cleaned(spools)
     index = read_index(spools)
     _check_documents(index, spools, source.path or settings.kind, mended)

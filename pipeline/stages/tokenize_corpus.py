@@ -42,7 +42,7 @@ def run(context: StageContext) -> StageOutcome:
     table = pq.read_table(documents, columns=["doc_id", "split", "label", "n_chars"])
     if table.num_rows == 0:
         raise DataError(f"{corpus.path} holds no document.", "Give a source with text in it to prepare_corpus.")
-    kept = context.parts if context.parts is not None and context.parts.exists() else context.resume
+    kept = context.kept  # once: a job that makes a share may come meanwhile
     tokenizer, folder, metrics = _prepare_tokenizer(context, documents, kept)
     identity = hash_folder(folder)
     shards = kept / f"pieces-{identity[:16]}"
