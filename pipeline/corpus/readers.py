@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 from pipeline.corpus.documents import RawDocument
@@ -36,8 +35,3 @@ def parts_of(settings: PrepareCorpusSettings, path: Path | None) -> Sequence[Par
     if settings.kind != "table":
         return [partial(_READERS[settings.kind], path)]
     return [partial(read_table, table, settings, prefix) for prefix, table in tables_of(path)]
-
-
-def read_documents(settings: PrepareCorpusSettings, path: Path | None) -> Iterator[RawDocument]:
-    """The documents of all parts of the source `path`, as each `Part` gives them."""
-    return chain.from_iterable(part() for part in parts_of(settings, path))

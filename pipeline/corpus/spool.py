@@ -175,7 +175,7 @@ def write_documents(target: Path, spools: Sequence[Path], index: Index, final: n
     ) as writer:
         for split, name in enumerate(SPLITS):
             wanted = final == split
-            for table in _regrouped(_rows_of(spools, wanted), _sizes(index.n_chars[wanted])):
+            for table in _regrouped(_row_groups(spools, _STORED, wanted), _sizes(index.n_chars[wanted])):
                 stopping.check("prepare_corpus")
                 column = pa.array([name], pa.string()).take(pa.array(np.zeros(len(table), np.int8)))
                 writer.write_table(table.add_column(1, "split", column).cast(SCHEMA), row_group_size=len(table))
@@ -220,12 +220,9 @@ def _row_groups(spools: Sequence[Path], columns: Sequence[str], wanted: Any = No
 
 
 def _damaged(path: Path) -> InputError:
-    return InputError(f"{path} is damaged.", f"Remove it and give the same command again: rm -r {path.parent}")
-
-
-def _rows_of(spools: Sequence[Path], wanted: npt.NDArray[np.bool_]) -> Iterator[Any]:
-    if wanted.any():
-        yield from _row_groups(spools, _STORED, wanted)
+    return InputError(
+        f"{path} is damaged.", f"Have it made anew: rm {_record(path)}, then give the same command again."
+    )
 
 
 def _sizes(n_chars: npt.NDArray[np.int32]) -> Iterator[int]:

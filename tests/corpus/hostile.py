@@ -10,7 +10,7 @@ from typing import Any
 
 from faults.warm import Warm
 
-from pipeline.corpus.readers import read_documents
+from pipeline.corpus.readers import parts_of
 from pipeline.corpus.tables import read_table
 from pipeline.errors import DataError, InputError, PipelineError
 from pipeline.machine import peak_memory_mb
@@ -72,7 +72,8 @@ def read_and_measure(argv: list[str]) -> None:
     """
     before, documents, said = peak_memory_mb(), 0, ""
     try:
-        for _ in read_documents(PrepareCorpusSettings(kind=argv[0], label_column=None), Path(argv[1])):
+        (part,) = parts_of(PrepareCorpusSettings(kind=argv[0], label_column=None), Path(argv[1]))
+        for _ in part():
             documents += 1
     except PipelineError as error:
         said = f"{error.exit_code:d} {error}"

@@ -108,8 +108,10 @@ def test_a_damaged_spool_is_named(prepare: Any, folder: Path, tmp_path: Path) ->
     data = bytearray(spool.read_bytes())
     data[len(data) // 2] ^= 1
     spool.write_bytes(data)
-    with pytest.raises(InputError, match=r"spool-000001\.parquet is damaged\. Remove it .*: rm -r .*parts-"):
+    with pytest.raises(InputError, match=r"000001\.parquet is damaged\. Have it .*: rm \S+/spool-000001\.json, then"):
         prepare("hurt", kind="table", source=folder)
+    spool.with_suffix(".json").unlink()
+    assert files(prepare("hurt", kind="table", source=folder)) == files(prepare(kind="table", source=folder))
 
 
 def test_one_file_has_no_shares(folder: Path, tmp_path: Path) -> None:
