@@ -167,6 +167,11 @@ class TrainClassifierSettings(TrainingSettings):
         0.0, "Weight of an auxiliary language-model loss on the classifier's documents, with the language model's "
         "decoder (Chronopoulou et al. 2019, where the weight decays; here it stays); 0: none.", ge=0.0,
     )
+    adversarial: float = setting(
+        0.0, "Adversarial training: each step also learns from its documents with their embeddings moved by this share "
+        "of their norm, the way that misleads the classifier most (Miyato et al. 2017; twice the time); 0: none.",
+        ge=0.0, affects_output="unless default",
+    )
     label_smoothing: Probability = setting(0.0, "Share of the target spread evenly over all classes.")
     phases: tuple[Phase, ...] = setting(
         (

@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass
 
 import numpy as np
+from fastai.learner import Callback
 from fastai.metrics import accuracy
 from fastai.text.models.awdlstm import awd_lstm_clas_split
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from pipeline.protocol import protocol_of
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.labelled import labelled_documents
+from pipeline.training.adversarial import AdversarialLoss
 from pipeline.training.auxiliary_loss import load_loss
 from pipeline.training.class_weights import cross_entropy, weight_of
 from pipeline.training.curve import write_curve
@@ -57,11 +59,12 @@ def prepare(context: StageContext) -> Prepared:
     device = resolve_device(run_settings, context.ranks)
     group = Group(context.ranks, run_settings.rank_timeout_s)
     context.reporter.line(f"train_classifier: {device.describe()}{group.describe()}")
-    if settings.lm_loss_weight and group.size > 1:
-        raise UsageError(
-            f"train_classifier.lm_loss_weight is for one process, and there are {group.size}.",
-            "Set it to 0, or start the stage without torchrun.",
-        )
+    for name in ("lm_loss_weight", "adversarial"):
+        if getattr(settings, name) and group.size > 1:
+            raise UsageError(
+                f"train_classifier.{name} is for one process, and there are {group.size}.",
+                "Set it to 0, or start the stage without torchrun.",
+            )
     keep_freed_memory()
     ids, lm = context.inputs["ids"], context.inputs["lm"]
     store = IdStore.open(ids)
@@ -95,7 +98,9 @@ def prepare(context: StageContext) -> Prepared:
     def summarize(figures: dict[str, float]) -> Record:
         return {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]}
 
-    callbacks = []
+    callbacks: list[Callback] = []
+    if settings.adversarial:
+        callbacks.append(AdversarialLoss(settings.adversarial))
     if settings.lm_loss_weight:
         callbacks.append(load_loss(settings.lm_loss_weight, lm, architecture, device.device))
     loss = cross_entropy(settings.class_weights, counts, device.device, label_smoothing=settings.label_smoothing)

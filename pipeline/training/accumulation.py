@@ -26,6 +26,8 @@ class Accumulation(Callback):
         self.task, self.n = task, n
         self.row_groups: list[Any] = [None] * n
         """Hidden state of each group of rows but the one that the encoder holds; None at a beginning."""
+        self.share = 1.0
+        """Of the batch in the gradient of a full group; its loss, a mean over the batch, is weighed by it."""
 
     @property
     def begins(self) -> bool:
@@ -57,11 +59,12 @@ class Accumulation(Callback):
             encoder.hidden = self.row_groups[here]
 
     def before_backward(self) -> None:
-        """Weigh the loss, a mean over the batch, by the batch's share of a full group."""
+        """Weigh the loss by the batch's share."""
         if self.n > 1:
             rows = self._weight(self.yb[0])
             self._rows += rows
-            self.learn.loss_grad = self.loss_grad * (rows / self._full)
+            self.share = rows / self._full
+            self.learn.loss_grad = self.loss_grad * self.share
 
     def before_step(self) -> None:
         """Make up for what a group lacks."""
