@@ -18,12 +18,17 @@ Key = Literal["tokenizer", "vocabulary"]
 _SAME: dict[str, tuple[tuple[str, str, tuple[Key, ...]], ...]] = {
     "numericalize_corpus": (("tokens", "start_lm", ("tokenizer",)),),
     "finetune_lm": (("ids", "start_lm", ("tokenizer", "vocabulary")),),
-    "train_classifier": (("ids", "lm", ("tokenizer", "vocabulary")),),
+    "train_classifier": (
+        ("ids", "lm", ("tokenizer", "vocabulary")), ("ids", "start_classifier", ("tokenizer", "vocabulary")),
+    ),
     "evaluate_classifier": (("ids", "classifier", ("tokenizer", "vocabulary")),),
 }
 """For each stage: two inputs and what they must share."""
-_MODELS = {"finetune_lm": "start_lm", "train_classifier": "lm", "evaluate_classifier": "classifier"}
-"""The input of each stage that reads in a direction."""
+_MODELS = {
+    "finetune_lm": ("start_lm",), "train_classifier": ("lm", "start_classifier"),
+    "evaluate_classifier": ("classifier",),
+}
+"""The inputs of each stage that read in a direction."""
 
 
 def check_inputs(
@@ -39,29 +44,32 @@ def check_inputs(
     for one, other, keys in _SAME.get(stage, ()):
         if one in inputs and other in inputs and not (matched and other == "start_lm"):
             for key in keys:
-                _check_same(key, inputs[one], inputs[other], command, may_match=stage == "finetune_lm")
+                _check_same(stage, key, inputs[one], inputs[other], command)
     if stage == "evaluate_ensemble":
         _check_members(list(inputs.values()))
     if stage == "evaluate_classifier":
         _check_text(inputs["corpus"], inputs["ids"], command)
-    model = inputs.get(_MODELS.get(stage, ""))
-    if model is not None and model.manifest.identity.get("direction") != direction:
+    for model in (inputs[slot] for slot in _MODELS.get(stage, ()) if slot in inputs):
         found = model.manifest.identity.get("direction")
-        raise InputError(
-            f"{model.path} reads {found}, this run reads {direction}.",
-            f"Read in its direction: {command('run', '--run', 'NAME', '--set', f'run.direction={found}')}",
-        )
+        if found != direction:
+            raise InputError(
+                f"{model.path} reads {found}, this run reads {direction}.",
+                f"Read in its direction: {command('run', '--run', 'NAME', '--set', f'run.direction={found}')}",
+            )
 
 
-def _check_same(key: Key, text: Artifact, model: Artifact, command: Command, *, may_match: bool) -> None:
+def _check_same(stage: str, key: Key, text: Artifact, model: Artifact, command: Command) -> None:
     mine, theirs = text.manifest.identity.get(key), model.manifest.identity.get(key)
     if mine != theirs:
         start = f"inputs.start_lm={model.path}"
         if model.manifest.slot == "lm":
             mend = f"Make tokens and ids with its own: {command('run', '--run', 'NAME', '--set', start)}"
-            if may_match:
+            if stage == "finetune_lm":
                 match = command("run", "--set", "finetune_lm.vocabulary=match")
                 mend += f" (or keep these and match its rows by token: {match})"
+        elif stage == "train_classifier":
+            without = command("run", "--set", "inputs.start_classifier=none")
+            mend = f"Make tokens and ids with a language model of its own, or start from the run's: {without}"
         else:
             train = command("run", "--run", "NAME", "--set", "inputs.classifier=none")
             mend = f"Train a classifier on these ids: {train}"

@@ -9,7 +9,7 @@ from pipeline.artifact import MANIFEST, Artifact, Manifest, read_manifest
 from pipeline.errors import InputError, UsageError
 from pipeline.pretrained import shipped_models
 from pipeline.progress import format_duration
-from pipeline.report.chain import START, Link, chain_to
+from pipeline.report.chain import START, START_CLASSIFIER, Link, chain_to
 from pipeline.report.summary import aligned, interval, notes, percent, to_beat, with_protocol
 
 SLOTS = ("evaluation", "ensemble")
@@ -109,7 +109,7 @@ def _result(name: str, artifact: Artifact, home: Path) -> Result:
     chain = {} if manifest.slot == "ensemble" else {link.role: link for link in links}
     costs = [
         StageCost(link.role, link.manifest.wall_s, link.manifest.peak_memory_mb) for link in links
-        if link.manifest is not None and not link.role.startswith(START)
+        if link.manifest is not None and not link.is_of_start
     ]
     return Result(
         name, manifest.slot, manifest.identity["corpus"], _how(manifest, chain), manifest.metrics,
@@ -128,10 +128,15 @@ def _how(manifest: Manifest, chain: dict[str, Link]) -> str:
     classifier, lm = (chain[role].manifest if role in chain else None for role in ("classifier", "lm"))
     if classifier is not None and classifier.metrics.get("encoder") == "random":
         return "no language model"
+    if classifier is not None and START_CLASSIFIER in classifier.inputs:
+        return f"from the classifier {_name(chain, classifier, START_CLASSIFIER)}"
     if lm is None:
         return "language model not at hand"
-    if START not in lm.inputs:
-        return "language model from scratch"
-    start = chain[START].path.resolve()
+    return f"fine-tuned from {_name(chain, lm, START)}" if START in lm.inputs else "language model from scratch"
+
+
+def _name(chain: dict[str, Link], manifest: Manifest, role: str) -> str:
+    """What the earlier model is called that `manifest` started from: a shipped one by its name."""
+    start = chain[role].path.resolve()
     shipped = next((name for name, folder in shipped_models().items() if start.is_relative_to(folder)), None)
-    return f"fine-tuned from {shipped or Path(lm.inputs[START].path).as_posix()}"
+    return shipped or Path(manifest.inputs[role].path).as_posix()

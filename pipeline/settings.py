@@ -84,6 +84,12 @@ class InputSettings(Section):
         "vocabulary unless finetune_lm.vocabulary is match.",
         affects_output=False,
     )
+    start_classifier: str | None = setting(
+        None,
+        "Folder of an earlier sealed classifier for train_classifier to start from, in place of the language model's "
+        "encoder; its head too where it tells the same labels apart. It has to share tokenizer and vocabulary.",
+        affects_output=False,
+    )
 
 
 GENERATED_KINDS = ("human-numbers", "bow-languages")

@@ -57,7 +57,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("finetune_lm", ("ids",), "lm", "Train the AWD_LSTM language model, from scratch or from an earlier one.",
           may_read=("start_lm",), run_settings=("seed", "direction", "precision"), trains=True),
     Stage("train_classifier", ("ids", "lm"), "classifier", "Train the classifier on the language model's encoder.",
-          run_settings=("seed", "direction", "precision"), trains=True),
+          may_read=("start_classifier",), run_settings=("seed", "direction", "precision"), trains=True),
     Stage("evaluate_classifier", ("corpus", "ids", "classifier"), "evaluation",
           "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=3,
           run_settings=("seed", "precision")),
@@ -164,7 +164,7 @@ class Run:
         value = getattr(self.recipe.inputs, slot, None)
         if value is None:
             return None
-        path, kind = Path(value), "lm" if slot == "start_lm" else slot
+        path, kind = Path(value), slot.removeprefix("start_")
         by_name = None if path.exists() or kind not in MODEL_SLOTS else shipped(value, kind, self.recipe.run.direction)
         return by_name or path
 
@@ -339,7 +339,7 @@ def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
         if slot.startswith(_MEMBER):
             mend = f"Make it first: {run.again()}" if run.output is None else "Name the folder of a sealed evaluation."
         raise InputError(f"{stage.name} needs {path}, which is not there or not sealed.", mend)
-    kind = stage.gathers if slot.startswith(_MEMBER) else "lm" if slot == "start_lm" else slot
+    kind = stage.gathers if slot.startswith(_MEMBER) else slot.removeprefix("start_")
     return artifacts.open_artifact(path, kind)
 
 

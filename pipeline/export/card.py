@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.plain_templates import rendered
 from pipeline.protocol import protocol_of, what_was_read
 from pipeline.report import evaluation_page
-from pipeline.report.chain import START, chain_to, manifests
+from pipeline.report.chain import START, START_CLASSIFIER, chain_to, manifests
 from pipeline.report.evaluation_page import escape, table
 from pipeline.report.figures import Figure, Sources
 
@@ -214,7 +214,10 @@ class _About:
         for split in ("train", "unlabelled", "valid", "test"):
             count = figure("corpus/manifest.json", "metrics", "documents", split, form="count")
             rows.append((f"documents, {split}", count))
-        models = {START: "start of the language model", "lm": "language model", "classifier": "classifier"}
+        models = {
+            START: "start of the language model", "lm": "language model", START_CLASSIFIER: "start of the classifier",
+            "classifier": "classifier",
+        }
         for role, what in models.items():
             source = f"{role}/manifest.json"
             rows += [

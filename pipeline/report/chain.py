@@ -10,7 +10,8 @@ from pipeline.artifact import MANIFEST, Artifact, Manifest, open_artifact, read_
 from pipeline.errors import InputError
 from pipeline.stage import STAGES, Run
 
-START = "start_lm"
+START, START_CLASSIFIER = "start_lm", "start_classifier"
+"""Slots of the earlier models that others start from."""
 _SLOTS = [stage.writes for stage in STAGES]
 
 
@@ -19,11 +20,16 @@ class Link:
     """One artifact of the chain."""
 
     role: str
-    """Its slot; what another language model was made of is called start_lm/SLOT."""
+    """Its slot; what an earlier model was made of is called start_lm/SLOT or start_classifier/SLOT."""
     path: Path
     fingerprint: str
     manifest: Manifest | None
     """None if the artifact of this fingerprint is not at its place any more."""
+
+    @property
+    def is_of_start(self) -> bool:
+        """True for an earlier model that another one started from, and for what that was made of."""
+        return self.role.partition("/")[0] in (START, START_CLASSIFIER)
 
 
 def find_chain(run: Run) -> list[Link]:
@@ -55,16 +61,15 @@ def _links(home: Path, last: Link) -> Iterator[Link]:
             if record.fingerprint in seen:
                 continue
             seen.add(record.fingerprint)
-            role = f"{START}/{slot}" if link.role.startswith(START) else slot
+            role = f"{link.role.partition('/')[0]}/{slot}" if link.is_of_start else slot
             path = home / record.path
             queue.append(Link(role, path, record.fingerprint, _same(path, record.fingerprint)))
 
 
 def _place(link: Link) -> tuple[bool, int]:
-    """Where an artifact stands in the line; what the start of the language model is made of comes first."""
-    of_start = link.role.startswith(START)
-    slot = "lm" if link.role == START else link.role.removeprefix(f"{START}/")
-    return not of_start, _SLOTS.index(slot) if slot in _SLOTS else len(_SLOTS)
+    """Where an artifact stands in the line; what models start from comes first."""
+    slot = link.role.rpartition("/")[2].removeprefix("start_")
+    return not link.is_of_start, _SLOTS.index(slot) if slot in _SLOTS else len(_SLOTS)
 
 
 def _same(path: Path, fingerprint: str) -> Manifest | None:

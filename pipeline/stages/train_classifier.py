@@ -1,8 +1,8 @@
-"""Stage train_classifier: a classifier on the encoder of a sealed language model.
+"""Stage train_classifier: a classifier on the encoder of a sealed language model, or of an earlier classifier.
 
-Reads ids and lm; writes the epoch that validation liked best, or the mean of the last epochs if it liked that more:
-encoder.safetensors, head.safetensors, architecture.json, head.json, labels.json, vocabulary.json, tokenizer/ and the
-history.
+Reads ids and lm, and `start_classifier` where the recipe names one; writes the epoch that validation liked best, or the
+mean of the last epochs if it liked that more: encoder.safetensors, head.safetensors, architecture.json, head.json,
+labels.json, vocabulary.json, tokenizer/ and the history.
 """
 
 import json
@@ -13,6 +13,7 @@ import numpy as np
 from fastai.learner import Callback
 from fastai.metrics import accuracy
 from fastai.text.models.awdlstm import awd_lstm_clas_split
+from fastai.text.models.core import SequentialRNN
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError, UsageError
@@ -20,7 +21,14 @@ from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.text_files import copy_text_files
-from pipeline.model.weights import classifier_encoder, encoder_tensors, load_classifier, load_tensors, save_classifier
+from pipeline.model.weights import (
+    classifier_encoder,
+    encoder_tensors,
+    head_tensors,
+    load_classifier,
+    load_tensors,
+    save_classifier,
+)
 from pipeline.protocol import protocol_of
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
@@ -79,12 +87,7 @@ def prepare(context: StageContext) -> Prepared:
     )
     counts = np.bincount(store.label_ids[documents["train"]], minlength=len(store.labels))
 
-    seed_weights(run_settings.seed)
-    architecture = Architecture.load(lm.file("architecture.json"))
-    head = HeadShape.from_settings(settings, len(store.labels))
-    model = build_classifier(architecture, head, settings)
-    if settings.encoder == "pretrained":
-        load_tensors(encoder_tensors(classifier_encoder(model)), lm.file("encoder.safetensors"))
+    architecture, head, model = _model(context, store.labels)
 
     backwards = run_settings.direction == "bwd"
     train, valid = (
@@ -138,7 +141,12 @@ def run(context: StageContext) -> StageOutcome:
     write_history(trained.history, context.work)
     write_curve(trained.curve, context.work)
     copy_text_files(ids.path, context.work)
-    used = {"transductive": bool(lm.manifest.metrics.get("transductive")), "validated_on": settings.validate_on}
+    before = [model.manifest.metrics for model in (lm, context.inputs.get("start_classifier")) if model is not None]
+    used = {
+        "transductive": any(metrics.get("transductive") for metrics in before),
+        "validated_on": "test" if any(metrics.get("validated_on") == "test" for metrics in before)
+        else settings.validate_on,
+    }
     return StageOutcome(
         metrics={
             "accuracy": chosen["accuracy"],
@@ -162,6 +170,33 @@ def run(context: StageContext) -> StageOutcome:
         device=str(device.device),
         precision={"requested": device.requested, "effective": trained.precision},
     )
+
+
+def _model(context: StageContext, labels: list[str]) -> tuple[Architecture, HeadShape, SequentialRNN]:
+    """The classifier with the weights that it starts from; UsageError if there are to be some and none at once."""
+    settings: TrainClassifierSettings = context.settings
+    earlier = context.inputs.get("start_classifier")
+    start = earlier or context.inputs["lm"]
+    seed_weights(context.recipe.run.seed)
+    architecture = Architecture.load(start.file("architecture.json"))
+    head = HeadShape.from_settings(settings, len(labels))
+    model = build_classifier(architecture, head, settings)
+    if settings.encoder == "pretrained":
+        load_tensors(encoder_tensors(classifier_encoder(model)), start.file("encoder.safetensors"))
+    elif earlier is not None:
+        raise UsageError(
+            "train_classifier.encoder is random, but inputs.start_classifier brings one.", "Leave one of them out."
+        )
+    if earlier is not None:
+        theirs = json.loads(earlier.file("labels.json").read_text(encoding="utf-8"))
+        fits = theirs == labels and HeadShape.load(earlier.file("head.json")).lin_ftrs == head.lin_ftrs
+        if fits:
+            load_tensors(head_tensors(model), earlier.file("head.safetensors"))
+        context.reporter.line(
+            f"train_classifier: encoder {'and head' if fits else 'alone'} from {earlier.path}"
+            f"{'' if fits else ', whose head has other labels or sizes'}"
+        )
+    return architecture, head, model
 
 
 def _labelled(store: IdStore, settings: TrainClassifierSettings, seed: int, *splits: str) -> NDArray[np.int64]:
