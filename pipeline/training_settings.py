@@ -172,6 +172,11 @@ class TrainClassifierSettings(TrainingSettings):
         "of their norm, the way that misleads the classifier most (Miyato et al. 2017; twice the time); 0: none.",
         ge=0.0, affects_output="unless default",
     )
+    virtual_adversarial: float = setting(
+        0.0, "The same without labels: each step also learns to keep its mind about bs texts of train and unlabelled "
+        "whose embeddings are moved so far (three to four times the time). For few labels; 0: none.",
+        ge=0.0, affects_output="unless default",
+    )
     label_smoothing: Probability = setting(0.0, "Share of the target spread evenly over all classes.")
     phases: tuple[Phase, ...] = setting(
         (

@@ -107,7 +107,7 @@ OTHER_VALUES: dict[str, Any] = {
     "language": "de", "model_type": "bpe", "vocab_size": 99,
     "character_coverage": 0.9, "workers": 3, "min_freq": 9, "max_vocab": 99, "drop_mult": 0.7,
     "accumulate": 9, "average_epochs": 2, "random_seq_len": True, "lm_loss_weight": 0.5,
-    "adversarial": 0.5,
+    "adversarial": 0.5, "virtual_adversarial": 0.5,
     "bs": 9, "seq_len": 9, "wd": 0.3, "clip": 0.5, "moms": [0.9, 0.8, 0.9], "alpha": 0.1, "beta": 0.1, "log_every": 9,
     "emb_sz": 9, "n_hid": 9, "n_layers": 2, "output_p": 0.01, "hidden_p": 0.01, "input_p": 0.01, "embed_p": 0.01,
     "weight_p": 0.01, "tie_weights": False, "unlabelled": False, "transductive": True,

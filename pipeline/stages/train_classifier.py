@@ -33,7 +33,7 @@ from pipeline.protocol import protocol_of
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.labelled import labelled_documents
-from pipeline.training.adversarial import AdversarialLoss
+from pipeline.training.adversarial import AdversarialLoss, VirtualAdversarialLoss
 from pipeline.training.auxiliary_loss import load_loss
 from pipeline.training.class_weights import cross_entropy, weight_of
 from pipeline.training.curve import write_curve
@@ -67,7 +67,7 @@ def prepare(context: StageContext) -> Prepared:
     device = resolve_device(run_settings, context.ranks)
     group = Group(context.ranks, run_settings.rank_timeout_s)
     context.reporter.line(f"train_classifier: {device.describe()}{group.describe()}")
-    for name in ("lm_loss_weight", "adversarial"):
+    for name in ("lm_loss_weight", "adversarial", "virtual_adversarial"):
         if getattr(settings, name) and group.size > 1:
             raise UsageError(
                 f"train_classifier.{name} is for one process, and there are {group.size}.",
@@ -104,6 +104,12 @@ def prepare(context: StageContext) -> Prepared:
     callbacks: list[Callback] = []
     if settings.adversarial:
         callbacks.append(AdversarialLoss(settings.adversarial))
+    if settings.virtual_adversarial:
+        texts = ClassifierLoader(
+            store, store.documents("train", "unlabelled"), store.label_ids,
+            bs=settings.bs, seq_len=settings.seq_len, seed=run_settings.seed, backwards=backwards,
+        )
+        callbacks.append(VirtualAdversarialLoss(settings.virtual_adversarial, texts))
     if settings.lm_loss_weight:
         callbacks.append(load_loss(settings.lm_loss_weight, lm, architecture, device.device))
     loss = cross_entropy(settings.class_weights, counts, device.device, label_smoothing=settings.label_smoothing)

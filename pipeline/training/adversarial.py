@@ -1,81 +1,161 @@
-"""Adversarial training of a classifier: it also has to be right about embeddings moved the way that misleads it most.
+"""Adversarial training of a classifier: it has to be as sure of embeddings that were moved the way that misleads it.
 
 After Miyato, Dai and Goodfellow 2017 (arXiv:1605.07725), with a distance relative to the document where they normalize
-the embeddings. B documents, T tokens of a chunk, D embedding size.
+the embeddings. All passes over a batch have the same dropout, so that they differ by the move alone.
+B documents, C classes, T tokens of a chunk, D embedding size.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from fastai.learner import Callback
-from torch import Tensor
+from fastai.text.models.core import SequentialRNN
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from pipeline.model.architecture import PAD_ID
 from pipeline.model.weights import classifier_encoder
+from pipeline.training.loaders import Batch, ClassifierLoader
+from pipeline.training.state import generator_states, restore_generators
+
+
+@dataclass
+class Tap:
+    """Stands where the embeddings of a classifier come out, of the chunks that have a gradient: notes, or moves them.
+
+    Where the embedding does not learn there is no gradient to follow, and nothing comes by; chunks that are not pooled
+    have none either.
+    """
+
+    met: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """Ids [B, T] and embeddings [B, T, D] of each chunk of the last pass."""
+    moves: list[Tensor] = field(default_factory=list)
+    """What is added to the chunks that come, [B, T, D] each."""
+    _handle: RemovableHandle | None = None
+
+    def open(self, model: SequentialRNN) -> None:
+        """Begin; what was met before is forgotten."""
+        self.close()
+        self._handle = classifier_encoder(model).encoder_dp.register_forward_hook(self)
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        if self._handle is not None:
+            self._handle.remove()
+        self.met, self.moves = [], []
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor], rows_BTD: Tensor) -> Tensor | None:
+        """The hook."""
+        if not rows_BTD.requires_grad:
+            return None
+        if self.moves:
+            rows_BTD = rows_BTD + self.moves.pop(0)
+        rows_BTD.retain_grad()
+        self.met.append((inputs[0], rows_BTD))
+        return rows_BTD
 
 
 class AdversarialLoss(Callback):
     """Adds the gradient of the loss on moved embeddings to that of the loss as it is, both with the same weight.
 
-    All embeddings of a document together are moved by `size` times their norm, along the gradient of the loss. Dropout
-    is drawn anew. Each step costs twice; where the embedding does not learn there is no gradient to follow, and
-    nothing is added. Chunks that are not pooled stay where they are.
+    All embeddings of a document together are moved by `size` times their norm, along the gradient of the loss. A step
+    costs twice.
     """
 
     run_valid = False
 
     def __init__(self, size: float) -> None:
-        self.size = size
-        self._moves: list[Tensor] | None = None
-        """How far to move the embeddings of each chunk; None while they are met where they are."""
-
-    def before_fit(self) -> None:
-        """Stand where the embeddings come out."""
-        self._hook = classifier_encoder(self.model).encoder_dp.register_forward_hook(self._meet)
+        self.size, self._tap = size, Tap()
 
     def before_batch(self) -> None:
-        """Forget the embeddings of the batch before."""
-        self._met: list[tuple[Tensor, Tensor]] = []
+        """Note the embeddings of the batch, and where the random numbers are."""
+        self._tap.open(self.model)
+        self._numbers = generator_states()
 
     def after_backward(self) -> None:
         """A second forward and backward pass over the batch, its embeddings moved."""
-        if not self._met:
+        met = self._tap.met
+        if met:
+            self._tap.moves = moves(met, [rows.grad for _, rows in met], len(self.xb[0]), self.size)
+            restore_generators(self._numbers)
+            precision = self.mixed_precision
+            with precision.device.autocast():
+                predicted = self.model(*self.xb)[0]
+            loss = self.loss_func(predicted.float(), *self.yb)
+            precision.scaler.scale(loss * self.accumulation.share).backward()
+        self._tap.close()
+
+
+class VirtualAdversarialLoss(Callback):
+    """Adds how far the classifier changes its mind about texts, labelled or not, whose embeddings are moved.
+
+    After each batch one of `documents` is read: the loss is the divergence (KL) of the prediction for moved embeddings
+    from that for the embeddings as they are. They are moved by `size` times their norm along the gradient of that
+    divergence at a random move of the same length, which finds the way that changes the prediction most.
+    """
+
+    run_valid = False
+
+    def __init__(self, size: float, documents: ClassifierLoader) -> None:
+        self.size, self._tap = size, Tap()
+        self._documents, self._n_batches = documents, len(documents)
+        self._batches: Iterator[Batch] = iter(())
+        self._next = 0
+
+    def after_backward(self) -> None:
+        """Three forward and two backward passes over a batch of the documents."""
+        if not classifier_encoder(self.model).encoder.weight.requires_grad:
             return
-        self._moves = moves(self._met, len(self.xb[0]), self.size)
-        precision = self.mixed_precision
+        precision, scaler = self.mixed_precision, self.mixed_precision.scaler
+        ids = self._batch(self.checkpointer.steps).to(self.xb[0].device)
+        self._tap.open(self.model)
+        numbers = generator_states()
         with precision.device.autocast():
-            predicted = self.model(*self.xb)[0]
-        self._moves = None
-        loss = self.loss_func(predicted.float(), *self.yb)
-        precision.scaler.scale(loss * self.accumulation.share).backward()
+            certain, met = self._pass(ids)
+            certain = certain.detach()
+            self._tap.moves = moves(met, [torch.randn_like(rows) for _, rows in met], len(ids), self.size)
+            after = generator_states()
+            restore_generators(numbers)
+            changed, moved = self._pass(ids)
+        gradients = torch.autograd.grad(divergence(certain, changed), [rows for _, rows in moved])
+        self._tap.moves = moves(met, gradients, len(ids), self.size)
+        restore_generators(numbers)
+        with precision.device.autocast():
+            changed, _ = self._pass(ids)
+        scaler.scale(divergence(certain, changed) * self.accumulation.share).backward()
+        restore_generators(after)
+        self._tap.close()
 
-    def after_fit(self) -> None:
-        """Leave the model as it was."""
-        self._hook.remove()
+    def _batch(self, number: int) -> Tensor:
+        """Batch `number` of all epochs of the documents, counted from 0; one after the other costs least."""
+        epoch, first = divmod(number, self._n_batches)
+        if number != self._next or first == 0:
+            self._batches = self._documents.batches(epoch, first)
+        self._next = number + 1
+        return next(self._batches)[0]
 
-    def _meet(self, _: Any, inputs: tuple[Tensor], rows_BTD: Tensor) -> Tensor | None:
-        if not rows_BTD.requires_grad:
-            return None
-        if self._moves is not None:
-            return rows_BTD + self._moves.pop(0)
-        rows_BTD.retain_grad()
-        self._met.append((inputs[0], rows_BTD))
-        return None
+    def _pass(self, ids: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Logits [B, C], and the embeddings of the chunks that have a gradient."""
+        self._tap.met = []
+        return self.model(ids)[0], self._tap.met
 
 
-def moves(chunks: Sequence[tuple[Tensor, Tensor]], documents: int, size: float) -> list[Tensor]:
-    """How far to move the embeddings in each chunk: [B, T, D] along the gradient, `size` times a document's norm.
+def moves(
+    chunks: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[Tensor | None], documents: int, size: float
+) -> list[Tensor]:
+    """How far to move the embeddings in each chunk: [B, T, D] along the gradients, `size` times a document's norm.
 
-    A chunk is (ids [B, T], embeddings [B, T, D] with their gradients) of the first B of all documents. Padding stays,
-    and so do documents with a gradient that is no number, which would spoil the statistics of batch norm.
+    A chunk is (ids [B, T], embeddings [B, T, D]) of the first B of all documents, its gradient [B, T, D]. Padding
+    stays, and so do documents with a gradient that is no number, which would spoil the statistics of batch norm.
     """
     first = chunks[0][1]
     squares_2B = torch.zeros(2, documents, device=first.device)
     directions = []
-    for ids_BT, rows_BTD in chunks:
-        assert rows_BTD.grad is not None
-        directions.append(rows_BTD.grad.float() * (ids_BT != PAD_ID)[..., None])
+    for (ids_BT, rows_BTD), gradient_BTD in zip(chunks, gradients, strict=True):
+        assert gradient_BTD is not None
+        directions.append(gradient_BTD.float() * (ids_BT != PAD_ID)[..., None])
         for squares_B, numbers in zip(squares_2B, (rows_BTD.detach().float(), directions[-1]), strict=True):
             squares_B[: len(ids_BT)] += numbers.square().sum((1, 2))
     norms_B, gradient_norms_B = squares_2B.sqrt()
@@ -84,3 +164,9 @@ def moves(chunks: Sequence[tuple[Tensor, Tensor]], documents: int, size: float) 
         (direction * factors_B[: len(direction), None, None]).nan_to_num(0.0, 0.0, 0.0).to(rows.dtype)
         for direction, (_, rows) in zip(directions, chunks, strict=True)
     ]
+
+
+def divergence(logits_BC: Tensor, other_BC: Tensor) -> Tensor:
+    """Mean KL divergence in nats of the prediction `other_BC` from `logits_BC`."""
+    told, other = (F.log_softmax(logits.float(), dim=1) for logits in (logits_BC, other_BC))
+    return F.kl_div(other, told, reduction="batchmean", log_target=True)

@@ -24,7 +24,7 @@ EVERYTHING = {
     "finetune_lm.phases.1.epochs": "3", "finetune_lm.phases.1.patience": "2",
     "train_classifier.accumulate": "2", "train_classifier.bs": "4", "train_classifier.average_epochs": "2",
     "train_classifier.lm_loss_weight": "0.2", "train_classifier.adversarial": "0.02",
-    "train_classifier.phases.1.schedule": "flat-cosine",
+    "train_classifier.virtual_adversarial": "0.02", "train_classifier.phases.1.schedule": "flat-cosine",
     "train_classifier.phases.1.patience": "3",
 }
 

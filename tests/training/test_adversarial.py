@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from documents import counting_documents
 from fastai.learner import Callback
 from tiny_training import ARCHITECTURE, CLASSIFIER, StopAt, same, train
 from torch import Tensor, nn
@@ -16,7 +18,8 @@ from pipeline.errors import Stopped
 from pipeline.model.architecture import PAD_ID, HeadShape
 from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.weights import classifier_encoder
-from pipeline.training.adversarial import AdversarialLoss, moves
+from pipeline.training.adversarial import AdversarialLoss, VirtualAdversarialLoss, divergence, moves
+from pipeline.training.loaders import ClassifierLoader
 from pipeline.training_settings import Phase
 
 
@@ -33,8 +36,8 @@ def test_each_document_moves_along_its_gradient_by_a_share_of_its_norm() -> None
     rows = torch.randn(2, 4, 3) * (ids != PAD_ID)[..., None]
     gradients = torch.randn(2, 4, 3)
     parts = [slice(0, 2), slice(2, 4)]
-    chunks = [chunk(ids[:n, part], rows[:n, part], gradients[:n, part]) for n, part in zip((1, 2), parts, strict=True)]
-    first, second = moves(chunks, 2, 0.1)
+    chunks = [(ids[:n, part], rows[:n, part]) for n, part in zip((1, 2), parts, strict=True)]
+    first, second = moves(chunks, [gradients[:1, :2], gradients[:, 2:]], 2, 0.1)
     assert first.shape == (1, 2, 3)
     assert second.shape == (2, 2, 3)
     moved = [torch.cat([first[0], second[0]]), second[1]]
@@ -43,19 +46,13 @@ def test_each_document_moves_along_its_gradient_by_a_share_of_its_norm() -> None
         torch.testing.assert_close(move, 0.1 * document.norm() * gradient / gradient.norm())
 
 
-def chunk(ids: Tensor, rows: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = rows.clone().requires_grad_()
-    leaf.grad = gradients.clone()
-    return ids, leaf
-
-
 @pytest.mark.parametrize("gradient", [0.0, torch.inf, torch.nan])
 def test_a_document_stays_whose_gradient_has_no_direction(gradient: float) -> None:
     gradients = torch.ones(2, 3, 3)
     gradients[1, 0, 0] = gradient
     gradients[1, 1:] = 0.0
     gradients[1, 0, 1:] = 0.0
-    (move,) = moves([chunk(torch.full((2, 3), 5), torch.ones(2, 3, 3), gradients)], 2, 0.1)
+    (move,) = moves([(torch.full((2, 3), 5), torch.ones(2, 3, 3))], [gradients], 2, 0.1)
     assert (move[0] > 0).all()
     assert (move[1] == 0).all()
 
@@ -128,13 +125,28 @@ def loss_of(model: Any, ids: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(model[1]((outputs, ids == PAD_ID))[0], labels)
 
 
-def test_the_model_is_left_without_a_trace(tmp_path: Path) -> None:
+def test_both_passes_have_the_same_dropout(tmp_path: Path) -> None:
+    """Without a move the second gradient is the first one again."""
+    settings = CLASSIFIER.model_copy(update={"alpha": 0.0, "beta": 0.0, "phases": (Phase(name="all", lr=1e-2),)})
+    found = []
+    for callbacks in ((AdversarialLoss(0.0),), ()):
+        step = FirstStep()
+        with pytest.raises(Stopped):
+            train(tmp_path / str(len(found)), settings, (*callbacks, step))
+        found.append(step.gradients)
+    twice, once = found
+    for name, gradient in once.items():
+        torch.testing.assert_close(twice[name], 2 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: AdversarialLoss(0.05), lambda: VirtualAdversarialLoss(0.05, texts())])
+def test_the_model_is_left_without_a_trace(tmp_path: Path, make: Any) -> None:
     class Hooks(Callback):
-        def after_fit(self) -> None:
+        def before_step(self) -> None:
             self.seen = len(classifier_encoder(self.model).encoder_dp._forward_hooks)
 
     hooks = Hooks()
-    train(tmp_path, CLASSIFIER, (AdversarialLoss(0.05), hooks))
+    train(tmp_path, CLASSIFIER, (make(), hooks))
     assert hooks.seen == 0
 
 
@@ -147,8 +159,8 @@ def test_chunks_that_are_not_pooled_stay(tmp_path: Path) -> None:
         def before_fit(self) -> None:
             self.tokens: list[int] = []
 
-        def after_backward(self) -> None:
-            self.tokens += [ids.shape[1] for ids, _ in self.adversarial_loss._met]
+        def before_backward(self) -> None:
+            self.tokens += [ids.shape[1] for ids, _ in self.adversarial_loss._tap.met]
 
     met = Met()
     settings = CLASSIFIER.model_copy(update={"max_len": 20, "phases": (Phase(name="all", lr=1e-2),)})
@@ -157,13 +169,86 @@ def test_chunks_that_are_not_pooled_stay(tmp_path: Path) -> None:
     assert not same(moved, train(tmp_path / "not", settings))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_it_resumes_exactly(tmp_path: Path, precision: str) -> None:
-    unbroken = train(tmp_path / "unbroken", CLASSIFIER, (AdversarialLoss(0.05),), precision)
-    assert not same(unbroken, train(tmp_path / "without", CLASSIFIER, precision=precision))
-    for moment in (3, 9, 13, 16):
+def texts() -> ClassifierLoader:
+    """Documents without labels, of three chunks each."""
+    labels = np.zeros(10, np.int32)
+    return ClassifierLoader(counting_documents(10, 45), np.arange(10), labels, bs=4, seq_len=20, seed=5)
+
+
+def test_divergence_is_that_of_kullback_and_leibler() -> None:
+    torch.manual_seed(0)
+    told, other = torch.randn(3, 4), torch.randn(3, 4)
+    p, q = told.softmax(1), other.softmax(1)
+    torch.testing.assert_close(divergence(told, other), (p * (p / q).log()).sum(1).mean())
+    assert divergence(told, told) == 0
+
+
+def test_virtual_gradient_is_that_of_the_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the divergence by hand, in float64, without dropout; the first move goes along ones."""
+    settings = CLASSIFIER.model_copy(update={
+        "drop_mult": 0.0, "head_p": 0.0, "alpha": 0.0, "beta": 0.0, "phases": (Phase(name="all", lr=1e-2),),
+    })
+    loader = ClassifierLoader(
+        counting_documents(10, 20), np.arange(10), np.zeros(10, np.int32), bs=10, seq_len=60, seed=5
+    )
+    monkeypatch.setattr("pipeline.training.adversarial.torch.randn_like", torch.ones_like)
+    found = []
+    for callbacks in ((VirtualAdversarialLoss(0.5, loader),), ()):
+        step = FirstStep()
         with pytest.raises(Stopped):
-            train(tmp_path / str(moment), CLASSIFIER, (AdversarialLoss(0.05), StopAt(moment)), precision)
+            train(tmp_path / str(len(found)), settings, (*callbacks, step))
+        found.append(step.gradients)
+    ((ids, _),) = list(loader)
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = build_classifier(ARCHITECTURE, HeadShape.from_settings(settings, 2), settings)
+        model.load_state_dict(step.weights)
+        encoder = classifier_encoder(model)
+
+        def logits(rows: Tensor) -> Tensor:
+            model.reset()
+            return model[1]((encoder(rows, from_embeds=True), ids == PAD_ID))[0]
+
+        def along(direction: Tensor) -> Tensor:
+            direction = direction * (ids != PAD_ID)[..., None]
+            return 0.5 * direction * (norm(rows) / norm(direction))
+
+        rows = encoder.encoder(ids)
+        certain = logits(rows).detach()
+        moved = (rows + along(torch.ones_like(rows))).detach().requires_grad_()
+        (direction,) = torch.autograd.grad(divergence(certain, logits(moved)), moved)
+        at_random, misled = (divergence(certain, logits(rows + along(d))) for d in (torch.ones_like(rows), direction))
+        assert misled > 2 * at_random
+        expected = gradients_of(model, misled)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with_it, without = found
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        added = (with_it[name] - without[name]).double()
+        torch.testing.assert_close(added, gradient, rtol=1e-2, atol=1e-3 * largest)
+
+
+def norm(rows: Tensor) -> Tensor:
+    return rows.detach().flatten(1).norm(dim=1)[:, None, None]
+
+
+def test_texts_are_read_one_batch_after_the_other_epoch_by_epoch() -> None:
+    loader = texts()
+    callback = VirtualAdversarialLoss(0.05, loader)
+    in_order = [x for epoch in range(3) for x, _ in loader.batches(epoch)]
+    for number in (0, 1, 2, 3, 4, 7, 5, 6, 2):
+        assert torch.equal(callback._batch(number), in_order[number])
+
+
+@pytest.mark.parametrize("make", [lambda: AdversarialLoss(0.05), lambda: VirtualAdversarialLoss(0.05, texts())])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_it_resumes_exactly(tmp_path: Path, precision: str, make: Any) -> None:
+    unbroken = train(tmp_path / "unbroken", CLASSIFIER, (make(),), precision)
+    assert not same(unbroken, train(tmp_path / "without", CLASSIFIER, precision=precision))
+    for moment in (9, 13):
+        with pytest.raises(Stopped):
+            train(tmp_path / str(moment), CLASSIFIER, (make(), StopAt(moment)), precision)
         stopping.forget()
-        again = train(tmp_path / str(moment), CLASSIFIER, (AdversarialLoss(0.05),), precision)
+        again = train(tmp_path / str(moment), CLASSIFIER, (make(),), precision)
         assert same(again, unbroken), f"stopped at batch {moment}"
