@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from pipeline.errors import UsageError
 from pipeline.settings import (
@@ -48,6 +48,12 @@ class Recipe(Section):
     published: PublishedSettings = PublishedSettings()
     slurm: SlurmSettings = SlurmSettings()
     variants: dict[str, dict[str, Any]] = setting({}, "Named overrides; each is run as <run>-<variant>.")
+
+    @model_validator(mode="after")
+    def _starts_from_one_thing(self) -> "Recipe":
+        if self.train_classifier.encoder == "random" and self.inputs.start_classifier is not None:
+            raise ValueError("train_classifier.encoder is random, but inputs.start_classifier brings one")
+        return self
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -139,7 +145,8 @@ def _validate(values: dict[str, Any], where: str) -> Recipe:
             raise UsageError(f"{where}: there is no setting {'.'.join(path)!r}.", _suggest(path) + others) from None
         problem = first["msg"].removeprefix("Value error, ")
         given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
-        raise UsageError(f"{where}: {'.'.join(path)}: {problem}{given}.", others.strip()) from None
+        named = f"{'.'.join(path)}: " if path else ""  # none where two sections do not fit together
+        raise UsageError(f"{where}: {named}{problem}{given}.", others.strip()) from None
 
 
 def setting_paths(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:

@@ -179,7 +179,7 @@ def run(context: StageContext) -> StageOutcome:
 
 
 def _model(context: StageContext, labels: list[str]) -> tuple[Architecture, HeadShape, SequentialRNN]:
-    """The classifier with the weights that it starts from; UsageError if there are to be some and none at once."""
+    """The classifier with the weights that it starts from."""
     settings: TrainClassifierSettings = context.settings
     earlier = context.inputs.get("start_classifier")
     start = earlier or context.inputs["lm"]
@@ -189,10 +189,6 @@ def _model(context: StageContext, labels: list[str]) -> tuple[Architecture, Head
     model = build_classifier(architecture, head, settings)
     if settings.encoder == "pretrained":
         load_tensors(encoder_tensors(classifier_encoder(model)), start.file("encoder.safetensors"))
-    elif earlier is not None:
-        raise UsageError(
-            "train_classifier.encoder is random, but inputs.start_classifier brings one.", "Leave one of them out."
-        )
     if earlier is not None:
         theirs = json.loads(earlier.file("labels.json").read_text(encoding="utf-8"))
         fits = theirs == labels and HeadShape.load(earlier.file("head.json")).lin_ftrs == head.lin_ftrs

@@ -1,78 +1,93 @@
 """A classifier that starts from an earlier one: its weights, its head where that fits, and what is told of it."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, manifest, write_reviews
+from command_line import call, manifest
 from safetensors.numpy import load_file
 
+from pipeline import results
+from pipeline.artifact import open_artifact
+from pipeline.report.chain import chain_to
+
+Start = Callable[..., str]
 BARELY = "train_classifier.phases=[{name='a', lr=1e-9}]"
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Home of a finished run."""
-    home = tmp_path_factory.mktemp("home")
-    table = write_reviews(home / "reviews.csv", n=160)
-    call(
-        "run", "--recipe", "smoke", "--source", str(table), "--home", str(home), "--set", "run.device=cpu",
-        "--set", "prepare_corpus.split_column=split", "--set", "run.precision=fp32",
-        "--set", "tokenize_corpus.workers=1", "--set", "finetune_lm.phases=[{name='a', lr=0.01}]",
-        "--set", "train_classifier.phases=[{name='a', lr=0.01}]",
-    )
-    return home
+    """Home of the runs that start from an earlier classifier."""
+    return tmp_path_factory.mktemp("home")
 
 
-def start(home: Path, run: str, *settings: str, earlier: str = "smoke", exit_code: int = 0) -> str:
-    """Train and evaluate the classifier of another run, on the same ids, from that of `earlier`."""
-    places = {
-        "corpus": "data/smoke/corpus", "ids": "data/smoke/ids", "lm": "models/smoke/lm-fwd",
-        "start_classifier": f"models/{earlier}/classifier-fwd",
-    }
-    given = [f"inputs.{slot}={home / place}" for slot, place in places.items()]
-    changes = [word for setting in (*given, "run.device=cpu", "run.precision=fp32", BARELY, *settings)
-               for word in ("--set", setting)]
-    done = call("run", "--recipe", "smoke", "--run", run, "--home", str(home), *changes, exit_code=exit_code)
-    return done.stderr + done.stdout
+@pytest.fixture(scope="module")
+def start(home: Path, finished: Path) -> Start:
+    """Trains and evaluates the classifier of a run, on the ids of the finished one, from that of `earlier`."""
+
+    def start(run: str, *settings: str, earlier: Path = finished / "models/smoke", exit_code: int = 0) -> str:
+        given = {
+            "corpus": finished / "data/smoke/corpus", "ids": finished / "data/smoke/ids",
+            "lm": finished / "models/smoke/lm-fwd", "start_classifier": earlier / "classifier-fwd",
+        }
+        changes = [f"inputs.{slot}={path}" for slot, path in given.items()]
+        changes += ["run.device=cpu", "run.precision=fp32", BARELY, *settings]
+        words = [word for change in changes for word in ("--set", change)]
+        done = call("run", "--recipe", "smoke", "--run", run, "--home", str(home), *words, exit_code=exit_code)
+        return done.stderr + done.stdout
+
+    return start
 
 
-def weights(home: Path, run: str, name: str) -> dict[str, np.ndarray]:
-    return load_file(home / f"models/{run}/classifier-fwd/{name}.safetensors")
+def weights(models: Path, name: str, model: str = "classifier-fwd") -> dict[str, np.ndarray]:
+    return load_file(models / model / f"{name}.safetensors")
 
 
 def largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
-    return max(float(abs(one[name] - other[name]).max()) for name in one if not name.endswith("num_batches_tracked"))
+    """Of what is learned: not of the statistics of batch norm."""
+    learned = [name for name in one if "running" not in name and not name.endswith("num_batches_tracked")]
+    return max(float(abs(one[name] - other[name]).max()) for name in learned)
 
 
-def test_it_goes_on_with_encoder_and_head(home: Path) -> None:
-    said = start(home, "more")
-    earlier = home / "models/smoke/classifier-fwd"
-    assert f"train_classifier: encoder and head from {earlier}\n" in said
-    assert largest_difference(weights(home, "smoke", "encoder"), weights(home, "more", "encoder")) < 1e-4
-    lm = load_file(home / "models/smoke/lm-fwd/encoder.safetensors")
-    assert largest_difference(lm, weights(home, "more", "encoder")) > 1e-2
-    learned = {name: found for name, found in weights(home, "smoke", "head").items() if "running" not in name}
-    assert largest_difference(learned, weights(home, "more", "head")) < 1e-4
+def test_it_goes_on_with_encoder_and_head(start: Start, home: Path, finished: Path) -> None:
+    said = start("more")
+    earlier, models = finished / "models/smoke", home / "models/more"
+    assert f"train_classifier: encoder and head from {earlier / 'classifier-fwd'}\n" in said
+    for name in ("encoder", "head"):
+        assert largest_difference(weights(earlier, name), weights(models, name)) < 1e-4
+    assert largest_difference(weights(earlier, "encoder", "lm-fwd"), weights(models, "encoder")) > 1e-2
+
+
+def test_where_it_comes_from_is_told(start: Start, home: Path, finished: Path) -> None:
+    start("more")
+    earlier = finished / "models/smoke/classifier-fwd"
     inputs = manifest(home / "models/more/classifier-fwd")["inputs"]
     assert inputs["start_classifier"]["fingerprint"] == manifest(earlier)["fingerprint"]
-    assert "from the classifier models/smoke/classifier-fwd" in call("results", "more", "--home", str(home)).stdout
+    (result,) = results.read_results(["more"], home)
+    assert result.how == f"from the classifier {os.path.relpath(earlier, home)}"
+    assert [stage.role for stage in result.stages] == ["corpus", "ids", "lm", "classifier", "evaluation"]
+    chain = chain_to(open_artifact(home / "models/more/evaluation", "evaluation"), home)
+    assert chain[0].role == "start_classifier"
 
 
-def test_a_head_of_other_sizes_is_new(home: Path) -> None:
-    said = start(home, "wider", "train_classifier.lin_ftrs=[7]")
+def test_a_head_of_other_sizes_is_new(start: Start, home: Path, finished: Path) -> None:
+    said = start("wider", "train_classifier.lin_ftrs=[7]")
     assert "train_classifier: encoder alone from " in said
     assert "whose head has other labels or sizes" in said
-    assert largest_difference(weights(home, "smoke", "encoder"), weights(home, "wider", "encoder")) < 1e-4
+    earlier, wider = (weights(models, "encoder") for models in (finished / "models/smoke", home / "models/wider"))
+    assert largest_difference(earlier, wider) < 1e-4
 
 
-def test_one_that_test_text_chose_makes_the_next_one_published(home: Path) -> None:
-    start(home, "chosen", "train_classifier.validate_on=test")
-    start(home, "after", earlier="chosen")
+def test_one_that_test_text_chose_makes_the_next_one_published(start: Start, home: Path) -> None:
+    start("chosen", "train_classifier.validate_on=test")
+    start("after", earlier=home / "models/chosen")
     metrics = manifest(home / "models/after/classifier-fwd")["metrics"]
     assert (metrics["validated_on"], metrics["protocol"]) == ("test", "published")
 
 
-def test_random_weights_and_an_earlier_classifier_exclude_each_other(home: Path) -> None:
-    said = start(home, "neither", "train_classifier.encoder=random", exit_code=2)
-    assert "train_classifier.encoder is random, but inputs.start_classifier brings one" in said
+def test_random_weights_and_an_earlier_classifier_exclude_each_other(start: Start, home: Path) -> None:
+    said = start("neither", "train_classifier.encoder=random", exit_code=2)
+    assert "train_classifier.encoder is random, but inputs.start_classifier brings one." in said
+    assert not (home / "models/neither").exists()  # nothing was trained first
