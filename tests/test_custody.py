@@ -1,7 +1,6 @@
 """The chain of custody: what does not belong together is refused by name, before anything heavy is imported."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,15 +19,15 @@ INPUTS = {
     "train_classifier": ("ids", "lm", "start_classifier"), "evaluate_classifier": ("corpus", "ids", "classifier"),
 }
 WRONG = [
-    ("numericalize_corpus", "start_lm", "tokenizer", "inputs.start_lm="),
-    ("finetune_lm", "start_lm", "tokenizer", "inputs.start_lm="),
-    ("finetune_lm", "start_lm", "vocabulary", "inputs.start_lm="),
-    ("train_classifier", "lm", "tokenizer", "inputs.start_lm="),
-    ("train_classifier", "lm", "vocabulary", "inputs.start_lm="),
-    ("train_classifier", "start_classifier", "tokenizer", "inputs.start_classifier=none"),
-    ("train_classifier", "start_classifier", "vocabulary", "inputs.start_classifier=none"),
-    ("evaluate_classifier", "classifier", "tokenizer", "inputs.classifier=none"),
-    ("evaluate_classifier", "classifier", "vocabulary", "inputs.classifier=none"),
+    ("numericalize_corpus", "start_lm", "tokenizer", "--run NAME --set inputs.start_lm="),
+    ("finetune_lm", "start_lm", "tokenizer", "--run NAME --set inputs.start_lm="),
+    ("finetune_lm", "start_lm", "vocabulary", "--run NAME --set inputs.start_lm="),
+    ("train_classifier", "lm", "tokenizer", "--run NAME --set inputs.start_lm="),
+    ("train_classifier", "lm", "vocabulary", "--run NAME --set inputs.start_lm="),
+    ("train_classifier", "start_classifier", "tokenizer", "--set inputs.start_classifier=none"),
+    ("train_classifier", "start_classifier", "vocabulary", "--set inputs.start_classifier=none"),
+    ("evaluate_classifier", "classifier", "tokenizer", "--run NAME --set inputs.classifier=none"),
+    ("evaluate_classifier", "classifier", "vocabulary", "--run NAME --set inputs.classifier=none"),
 ]
 
 
@@ -61,7 +60,7 @@ def test_a_mismatch_names_both_sides_and_the_command(stage: str, slot: str, key:
         check_inputs(stage, inputs(stage, **{slot: artifact(slot, **{key: "9" * 64})}), "fwd", command)
     what = f"The {key} of here/{text} ({IDENTITY[key][:12]}) is not that of here/{slot} ({'9' * 12})."
     assert str(refused.value).startswith(what)
-    assert re.search(rf"python -m pipeline run (--run NAME )?--set {mend}", refused.value.mend)
+    assert f"python -m pipeline run {mend}" in refused.value.mend
 
 
 @pytest.mark.parametrize(("stage", "slot"), [
