@@ -13,6 +13,7 @@ from fastai.learner import Callback
 from fastai.text.models.core import SequentialRNN
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.random import fork_rng
 from torch.utils.hooks import RemovableHandle
 
 from pipeline.model.architecture import PAD_ID
@@ -108,24 +109,22 @@ class VirtualAdversarialLoss(Callback):
         """Three forward and two backward passes over a batch of the documents."""
         if not classifier_encoder(self.model).encoder.weight.requires_grad:
             return
-        precision, scaler = self.mixed_precision, self.mixed_precision.scaler
+        precision = self.mixed_precision
         ids = self._batch(self.checkpointer.steps).to(self.xb[0].device)
+        devices = [ids.device] if ids.device.type == "cuda" else []
         self._tap.open(self.model)
-        numbers = generator_states()
-        with precision.device.autocast():
+        with fork_rng(devices), precision.device.autocast():
             certain, met = self._pass(ids)
-            certain = certain.detach()
-            self._tap.moves = moves(met, [torch.randn_like(rows) for _, rows in met], len(ids), self.size)
-            after = generator_states()
-            restore_generators(numbers)
+            at_random = [torch.randn_like(rows) for _, rows in met]
+        certain = certain.detach()
+        self._tap.moves = moves(met, at_random, len(ids), self.size)
+        with fork_rng(devices), precision.device.autocast():
             changed, moved = self._pass(ids)
         gradients = torch.autograd.grad(divergence(certain, changed), [rows for _, rows in moved])
         self._tap.moves = moves(met, gradients, len(ids), self.size)
-        restore_generators(numbers)
         with precision.device.autocast():
             changed, _ = self._pass(ids)
-        scaler.scale(divergence(certain, changed) * self.accumulation.share).backward()
-        restore_generators(after)
+        precision.scaler.scale(divergence(certain, changed) * self.accumulation.share).backward()
         self._tap.close()
 
     def _batch(self, number: int) -> Tensor:
