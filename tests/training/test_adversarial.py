@@ -20,7 +20,7 @@ from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.weights import classifier_encoder
 from pipeline.training.adversarial import AdversarialLoss, VirtualAdversarialLoss, divergence, moves
 from pipeline.training.loaders import ClassifierLoader
-from pipeline.training_settings import Phase
+from pipeline.training_settings import Phase, TrainClassifierSettings
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +66,15 @@ class FirstStep(Callback):
 
     def before_step(self) -> None:
         self.gradients = {n: p.grad.clone() for n, p in self.model.named_parameters() if p.grad is not None}
-        self.batch = (*self.xb, *self.yb)
         self.weights = {n: t.clone() for n, t in self.model.state_dict().items()}
         raise Stopped("a test", "Go on.")
+
+
+def first_step(folder: Path, settings: TrainClassifierSettings, *callbacks: Callback) -> FirstStep:
+    step = FirstStep()
+    with pytest.raises(Stopped):
+        train(folder, settings, (*callbacks, step))
+    return step
 
 
 def gradients_of(model: nn.Module, *losses: Tensor) -> dict[str, Tensor]:
@@ -84,15 +90,13 @@ def test_the_gradient_is_that_of_both_losses(tmp_path: Path, accumulate: int) ->
         "drop_mult": 0.0, "head_p": 0.0, "alpha": 0.0, "beta": 0.0, "accumulate": accumulate, "bs": 18 // accumulate,
         "seq_len": 60, "phases": (Phase(name="all", lr=1e-2),),
     })
-    step = FirstStep()
     batches: list[Any] = []
 
     class Batches(Callback):
         def before_batch(self) -> None:
             batches.append((*self.xb, *self.yb))
 
-    with pytest.raises(Stopped):
-        train(tmp_path, settings, (AdversarialLoss(0.05), Batches(), step))
+    step = first_step(tmp_path, settings, AdversarialLoss(0.05), Batches())
     torch.set_default_dtype(torch.float64)
     try:
         model = build_classifier(ARCHITECTURE, HeadShape.from_settings(settings, 2), settings)
@@ -103,11 +107,11 @@ def test_the_gradient_is_that_of_both_losses(tmp_path: Path, accumulate: int) ->
         assert len(batches) == accumulate
         for ids, labels in batches:
             rows = encoder.encoder(ids).detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(loss_of(model, ids, rows, labels), rows)
-            gradient = gradient * (ids != PAD_ID)[..., None]
-            norms, gradient_norms = (t.flatten(1).norm(dim=1)[:, None, None] for t in (rows.detach(), gradient))
-            move = 0.05 * norms * gradient / gradient_norms
-            losses = [loss_of(model, ids, encoder.encoder(ids) + delta, labels) for delta in (0, move)]
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits_of(model, ids, rows), labels), rows)
+            move = along(gradient, ids, rows, 0.05)
+            losses = [
+                F.cross_entropy(logits_of(model, ids, encoder.encoder(ids) + delta), labels) for delta in (0, move)
+            ]
             assert losses[1] > losses[0]
             for name, found in gradients_of(model, *losses).items():
                 expected[name] = expected.get(name, 0) + found / accumulate
@@ -118,25 +122,27 @@ def test_the_gradient_is_that_of_both_losses(tmp_path: Path, accumulate: int) ->
         torch.testing.assert_close(gradient.double(), expected[name], rtol=1e-3, atol=1e-5)
 
 
-def loss_of(model: Any, ids: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
-    """The loss of a batch of one chunk with these embeddings."""
+def logits_of(model: Any, ids: Tensor, rows: Tensor) -> Tensor:
+    """What the classifier says to a batch of one chunk with these embeddings."""
     model.reset()
-    outputs = classifier_encoder(model)(rows, from_embeds=True)
-    return F.cross_entropy(model[1]((outputs, ids == PAD_ID))[0], labels)
+    logits: Tensor = model[1]((classifier_encoder(model)(rows, from_embeds=True), ids == PAD_ID))[0]
+    return logits
+
+
+def along(direction: Tensor, ids: Tensor, rows: Tensor, size: float) -> Tensor:
+    """`size` times the norm of each document, along `direction`."""
+    direction = direction * (ids != PAD_ID)[..., None]
+    norms, lengths = (t.detach().flatten(1).norm(dim=1)[:, None, None] for t in (rows, direction))
+    return size * direction * (norms / lengths)
 
 
 def test_both_passes_have_the_same_dropout(tmp_path: Path) -> None:
     """Without a move the second gradient is the first one again."""
     settings = CLASSIFIER.model_copy(update={"alpha": 0.0, "beta": 0.0, "phases": (Phase(name="all", lr=1e-2),)})
-    found = []
-    for callbacks in ((AdversarialLoss(0.0),), ()):
-        step = FirstStep()
-        with pytest.raises(Stopped):
-            train(tmp_path / str(len(found)), settings, (*callbacks, step))
-        found.append(step.gradients)
-    twice, once = found
-    for name, gradient in once.items():
-        torch.testing.assert_close(twice[name], 2 * gradient, rtol=1e-4, atol=1e-6)
+    twice = first_step(tmp_path / "twice", settings, AdversarialLoss(0.0))
+    once = first_step(tmp_path / "once", settings)
+    for name, gradient in once.gradients.items():
+        torch.testing.assert_close(twice.gradients[name], 2 * gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("make", [lambda: AdversarialLoss(0.05), lambda: VirtualAdversarialLoss(0.05, texts())])
@@ -192,45 +198,30 @@ def test_virtual_gradient_is_that_of_the_divergence(tmp_path: Path, monkeypatch:
         counting_documents(10, 20), np.arange(10), np.zeros(10, np.int32), bs=10, seq_len=60, seed=5
     )
     monkeypatch.setattr("pipeline.training.adversarial.torch.randn_like", torch.ones_like)
-    found = []
-    for callbacks in ((VirtualAdversarialLoss(0.5, loader),), ()):
-        step = FirstStep()
-        with pytest.raises(Stopped):
-            train(tmp_path / str(len(found)), settings, (*callbacks, step))
-        found.append(step.gradients)
+    with_it = first_step(tmp_path / "with", settings, VirtualAdversarialLoss(0.5, loader))
+    without = first_step(tmp_path / "without", settings)
     ((ids, _),) = list(loader)
     torch.set_default_dtype(torch.float64)
     try:
         model = build_classifier(ARCHITECTURE, HeadShape.from_settings(settings, 2), settings)
-        model.load_state_dict(step.weights)
+        model.load_state_dict(without.weights)
         encoder = classifier_encoder(model)
 
-        def logits(rows: Tensor) -> Tensor:
-            model.reset()
-            return model[1]((encoder(rows, from_embeds=True), ids == PAD_ID))[0]
-
-        def along(direction: Tensor) -> Tensor:
-            direction = direction * (ids != PAD_ID)[..., None]
-            return 0.5 * direction * (norm(rows) / norm(direction))
-
         rows = encoder.encoder(ids)
-        certain = logits(rows).detach()
-        moved = (rows + along(torch.ones_like(rows))).detach().requires_grad_()
-        (direction,) = torch.autograd.grad(divergence(certain, logits(moved)), moved)
-        at_random, misled = (divergence(certain, logits(rows + along(d))) for d in (torch.ones_like(rows), direction))
+        certain, ones = logits_of(model, ids, rows).detach(), torch.ones_like(rows)
+        moved = (rows + along(ones, ids, rows, 0.5)).detach().requires_grad_()
+        (direction,) = torch.autograd.grad(divergence(certain, logits_of(model, ids, moved)), moved)
+        at_random, misled = (
+            divergence(certain, logits_of(model, ids, rows + along(d, ids, rows, 0.5))) for d in (ones, direction)
+        )
         assert misled > 2 * at_random
         expected = gradients_of(model, misled)
     finally:
         torch.set_default_dtype(torch.float32)
-    with_it, without = found
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
-        added = (with_it[name] - without[name]).double()
+        added = (with_it.gradients[name] - without.gradients[name]).double()
         torch.testing.assert_close(added, gradient, rtol=1e-2, atol=1e-3 * largest)
-
-
-def norm(rows: Tensor) -> Tensor:
-    return rows.detach().flatten(1).norm(dim=1)[:, None, None]
 
 
 def test_texts_are_read_one_batch_after_the_other_epoch_by_epoch() -> None:
