@@ -26,8 +26,8 @@ from pipeline.training_settings import FinetuneLMSettings, TrainClassifierSettin
 class _WeightDropout(WeightDropout):
     """fastai's, but for a probability of 0: there it assigns the parameter itself, which torch cannot take back.
 
-    For the gradient of every chunk of a document a classifier keeps a mask of bytes and, under autocast, the weights in
-    its type; fastai keeps a mask and the weights in float32.
+    For the gradient of every chunk of a document a classifier keeps a mask of bytes and, under autocast on a CPU, the
+    weights in its type; fastai keeps a mask and the weights in float32.
     """
 
     def _setweights(self) -> None:
@@ -40,9 +40,9 @@ class _WeightDropout(WeightDropout):
 
 
 def _drop(weights: Tensor, p: float) -> Tensor:
-    kind = weights.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weights.dtype
-    dropped: Tensor = _DroppedWeights.apply(weights, p, dtype)
+    # On CUDA all of an LSTM's weights have to be of one type: torch refuses others, and casts them itself.
+    casts = weights.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    dropped: Tensor = _DroppedWeights.apply(weights, p, torch.get_autocast_dtype("cpu") if casts else weights.dtype)
     return dropped
 
 

@@ -118,8 +118,6 @@ def train_phases(
         log = PhaseLog(task, phase, checkpointer, settings=settings, phases=phases, reporter=reporter)
         with log.bars, learn.no_logging(), device.kernels():
             fit_phase(learn, phase, settings.moms, [log])
-        if precision.effective != device.precision:
-            raise RuntimeError(f"{device.precision} was asked for, the model put out {precision.observed}")
     average = None
     if epochs := checkpointer.last.average(len(checkpointer.history), resume / AVERAGE):
         with device.kernels():

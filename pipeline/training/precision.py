@@ -12,6 +12,7 @@ from fastai.callback.fp16 import MixedPrecision as FastaiMixedPrecision
 from fastai.learner import Callback
 from fastai.torch_core import to_float
 
+from pipeline.errors import UsageError
 from pipeline.training.device import DTYPES, Device
 
 
@@ -41,10 +42,21 @@ class MixedPrecision(Callback):
         self.learn.pred = to_float(self.pred)
 
     def after_loss(self) -> None:
-        """Note the output's type; leave autocast before the backward pass, as torch advises."""
+        """Note the output's type; leave autocast before the backward pass, as torch advises.
+
+        UsageError if it is not what was asked for, or the LSTMs took another: where torch has no kernel of a type,
+        autocast may choose one. Their output may be float32, of products in a smaller type.
+        """
         self.contexts.close()
-        if self.training:
-            self.observed.add(getattr(self.learn.loss_func, "logits_dtype", self._output_dtype))
+        if not self.training:
+            return
+        logits, lstm = getattr(self.learn.loss_func, "logits_dtype", self._output_dtype), self.rnn.raw_out.dtype
+        self.observed.add(logits)
+        if logits != self.device.dtype or lstm not in (self.device.dtype, torch.float32):
+            raise UsageError(
+                f"{self.device.precision} was asked for, but here torch computes LSTMs in {lstm} and logits in "
+                f"{logits}.", "Use --set run.precision=fp32, or fp16 on a GPU.",
+            )
 
     def after_cancel_batch(self) -> None:
         """Leave autocast when a batch is cut short."""
@@ -79,6 +91,6 @@ class MixedPrecision(Callback):
 
     @property
     def effective(self) -> str:
-        """What really ran; `mixed` if the output's type changed on the way."""
-        names = {name for name, dtype in DTYPES.items() if dtype in self.observed}
-        return names.pop() if len(names) == 1 else "mixed"
+        """What really ran."""
+        (name,) = (name for name, dtype in DTYPES.items() if dtype in self.observed)
+        return name

@@ -6,7 +6,9 @@ import torch
 from fastai.text.models.awdlstm import EmbeddingDropout
 from fastai.text.models.core import SentenceEncoder
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pipeline.model import awd_lstm
 from pipeline.model.architecture import Architecture, HeadShape
 from pipeline.model.awd_lstm import build_classifier, build_language_model
 from pipeline.training.loaders import pad_documents
@@ -53,6 +55,20 @@ def test_weight_dropout_equals_fastais_and_keeps_less_for_the_gradient(dtype: to
     torch.testing.assert_close(*gradients)
     ours.eval()._setweights()
     assert torch.equal(ours.module.weight_hh_l0, raw)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_weights_dropped_under_autocast_are_of_its_type_on_a_cpu_alone(kind: str) -> None:
+    """Of cuDNN's LSTM all weights have to be of one type; tensors without numbers can be on a GPU that is not there."""
+    torch.set_autocast_enabled(kind, True)
+    torch.set_autocast_dtype(kind, torch.float16)
+    try:
+        with FakeTensorMode():
+            dropped = awd_lstm._drop(torch.empty(12, 8, device=kind), 0.5)
+    finally:
+        torch.set_autocast_enabled(kind, False)
+        torch.set_autocast_dtype(kind, torch.bfloat16 if kind == "cpu" else torch.float16)
+    assert (dropped.device.type, dropped.dtype) == (kind, torch.float16 if kind == "cpu" else torch.float32)
 
 
 def test_without_logits_the_first_output_is_what_the_decoder_would_read() -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from documents import counting_documents
+from fastai.callback.rnn import RNNCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Callback
 from fastai.losses import CrossEntropyLossFlat
@@ -69,6 +70,19 @@ def test_requested_precision_really_runs_on_the_cpu(name: str) -> None:
     assert learn.recorder.losses[-1] < learn.recorder.losses[0]
     assert all(p.dtype == torch.float32 for p in learn.model.parameters())
     assert ("only emulates" in device.describe()) == (name == "bf16" and not onednn_has_bf16())
+
+
+def test_an_lstm_in_another_precision_is_refused_at_the_first_step() -> None:
+    """As where autocast of bfloat16 runs cuDNN's LSTM in float16."""
+
+    class AnotherType(Callback):
+        order = RNNCallback.order + 1
+
+        def after_pred(self) -> None:
+            self.learn.rnn.raw_out = self.learn.rnn.raw_out.half()
+
+    with pytest.raises(UsageError, match=r"bf16 was asked for, but here torch computes LSTMs in torch\.float16 and .*"):
+        fit(Device(torch.device("cpu"), "bf16", "bf16"), AnotherType())
 
 
 def test_fp16_skips_the_step_that_overflows_and_halves_the_scale() -> None:
