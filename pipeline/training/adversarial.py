@@ -73,15 +73,15 @@ class AdversarialLoss(Callback):
     def before_batch(self) -> None:
         """Note the embeddings of the batch, and where the random numbers are."""
         self._tap.open(self.model)
-        self._numbers = generator_states()
+        self._numbers = generator_states(self.mixed_precision.device.device)
 
     def after_backward(self) -> None:
         """A second forward and backward pass over the batch, its embeddings moved."""
         met = self._tap.met
         if met:
             self._tap.moves = moves(met, [rows.grad for _, rows in met], len(self.xb[0]), self.size)
-            restore_generators(self._numbers)
             precision = self.mixed_precision
+            restore_generators(self._numbers, precision.device.device)
             with precision.device.autocast():
                 predicted = self.model(*self.xb)[0]
             loss = self.loss_func(predicted.float(), *self.yb)

@@ -44,12 +44,12 @@ class LastEpochs:
 
     def __init__(self, store: CheckpointStore, task: Task, n: int, fewest: int, group: Group = ONE) -> None:
         self._group = group
-        self._store, self._task, self._n, self._fewest = store, task, n, fewest
+        self.store, self._task, self._n, self._fewest = store, task, n, fewest
 
     def offer(self, epoch: int) -> None:
         """Keep the current weights if `epoch`, counted from 1, may be among the last ones."""
         if self._is_kept(epoch):
-            self._store.save(epoch, self._task.save, self._task.weight_bytes)
+            self.store.save(epoch, self._task.save, self._task.weight_bytes)
 
     def _is_kept(self, epoch: int) -> bool:
         return self._n > 1 and epoch > self._fewest - self._n
@@ -61,7 +61,7 @@ class LastEpochs:
     def why_unusable(self, done: int) -> str | None:
         """Why a training cannot go on after `done` epochs: an epoch that belongs to the mean is damaged."""
         for epoch in self._needed(done):
-            damage = self._store.damage(self._store.path(epoch))
+            damage = self.store.damage(self.store.path(epoch))
             if damage is not None:
                 return f"of epoch {epoch}, whose weights are to be averaged, {damage}"
         return None
@@ -70,9 +70,9 @@ class LastEpochs:
         """Load the mean of the last epochs into the model, by way of `folder`; their numbers, none for an `n` of 1."""
         epochs = self._needed(done)
         if epochs:
-            if self._store.writes:
+            if self.store.writes:
                 folder.mkdir(exist_ok=True)
-                write_mean([self._store.path(epoch) for epoch in epochs], folder)
+                write_mean([self.store.path(epoch) for epoch in epochs], folder)
             self._group.wait_for_first()
             self._task.load(folder)
         return epochs

@@ -102,6 +102,12 @@ class CheckpointStore:
             shutil.rmtree(self.path(old))
         return final
 
+    def forget_after(self, number: int) -> None:
+        """Remove the checkpoints with higher numbers, valid or not."""
+        for later in self.numbers() if self.writes else ():
+            if later > number:
+                shutil.rmtree(self.path(later))
+
     def newest(self, usable: Callable[[Path], str | None] = lambda path: None) -> Path | None:
         """The newest valid checkpoint; damaged ones on the way are set aside with a message.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline import stopping
 from pipeline.attempt import CHECKPOINTS
+from pipeline.errors import UsageError
 from pipeline.progress import Reporter
 from pipeline.training.averaging import LastEpochs
 from pipeline.training.checkpoints import CheckpointStore
@@ -58,7 +59,7 @@ class BestEpoch:
     """Keeps the weights of the epoch with the highest validation accuracy (the lower loss decides a tie)."""
 
     def __init__(self, store: CheckpointStore, task: Task) -> None:
-        self._store, self._task = store, task
+        self.store, self._task = store, task
         self.record: Record | None = None
         """The history record of the best epoch so far."""
 
@@ -66,18 +67,18 @@ class BestEpoch:
     def folder(self) -> Path:
         """Where its weights lie."""
         assert self.record is not None, "no epoch was offered"
-        return self._store.path(self.record["epoch"])
+        return self.store.path(self.record["epoch"])
 
     def offer(self, record: Record) -> None:
         """Keep the current weights if `record` is better than what is kept."""
         if self.record is None or self._task.is_better(record, self.record):
-            self._store.save(record["epoch"], self._task.save, self._task.weight_bytes)
+            self.store.save(record["epoch"], self._task.save, self._task.weight_bytes)
             self.record = record
 
     def why_unusable(self, checkpoint: Path) -> str | None:
         """Why the best epoch that `checkpoint` knows of cannot be used."""
         record = read_plain(checkpoint)["best"]
-        damage = None if record is None else self._store.damage(self._store.path(record["epoch"]))
+        damage = None if record is None else self.store.damage(self.store.path(record["epoch"]))
         return None if damage is None else f"of its best epoch, {damage}"
 
 
@@ -122,13 +123,26 @@ class Checkpointer(Callback):
         return self._steps
 
     def find(self) -> Position:
-        """Load the weights and history of the newest valid checkpoint, if there is one; where to go on."""
+        """Load the weights and history of the newest valid checkpoint, if there is one; where to go on.
+
+        UsageError if its precision is not that of this device: `auto` may mean another one elsewhere.
+        """
         number = self.group.say(self._newest() if self.store.writes else None)
-        if number is None:
-            return self.position
-        path = self.store.path(number)
-        self.task.load(path)
+        if number is not None:
+            self._read(self.store.path(number))
+        for store in (self.best.store, self.last.store):
+            store.forget_after(len(self.history))  # weights of an epoch that is done again, whose last bits may differ
+        return self.position
+
+    def _read(self, path: Path) -> None:
         state = self._state = read_state(path)
+        if state["observed"] != [self.device.precision]:
+            raise UsageError(
+                f"{self.task.name} was trained in {' and '.join(state['observed'])} up to {path.name}; here "
+                f"run.precision={self.device.requested} is {self.device.precision}.",
+                "Go on on a machine like the one before, or start the stage anew here: the same command with --force.",
+            )
+        self.task.load(path)
         self.group.wait_for_all()
         self.position = Position(**state["position"])
         self.history[:] = state["history"]
@@ -145,7 +159,6 @@ class Checkpointer(Callback):
             f"{self.task.name}: going on after step {self.position.steps:,} ({path.name})"
             + (f"; last bits may differ from an unbroken run, since it had {', '.join(differs)}" if differs else "")
         )
-        return self.position
 
     def _newest(self) -> int | None:
         path = self.store.newest(
@@ -169,14 +182,16 @@ class Checkpointer(Callback):
         device = self.device.device
         self.opt.load_state_dict(_optimizer_state(state["optimizer"], device))
         self.mixed_precision.scaler.load_state_dict(state["scaler"])
-        self.learn.pct_train, self.learn.train_iter = state["pct_train"], state["train_iter"]
+        self.learn.train_iter = state["train_iter"]
+        if self.position.train_batches:  # at the beginning of an epoch fastai has just set it, exactly
+            self.learn.pct_train = state["pct_train"]
         _put_back(self.recorder.smooth_loss, state["smooth_loss"])
         if state["hidden"] is not None and not self.position.valid_batches:
             self._restore_hidden(state["hidden"], self.task.train.bs)
             self.accumulation.row_groups[:-1] = [
                 None if layers is None else self._mine(layers, self.task.train.bs) for layers in state["row_groups"]
             ]
-        restore_generators(state["generators"])
+        restore_generators(state["generators"], device)
         if not self.position.valid_batches:
             self._state = None
 
@@ -255,9 +270,9 @@ class Checkpointer(Callback):
                 "hypers": [{name: float(value) for name, value in h.items()} for h in self.opt.hypers],
             },
             "scaler": self.mixed_precision.scaler.state_dict(),
-            "generators": generator_states(),
+            "generators": generator_states(self.device.device),
             "hidden": self._hidden(position) if position.train_batches else None,
-            "row_groups": [] if position.valid_batches else [
+            "row_groups": [] if position.valid_batches or not position.train_batches else [
                 None if layers is None else self._whole(layers, self.task.train.bs)
                 for layers in self.accumulation.row_groups[:-1]
             ],
@@ -279,13 +294,13 @@ class Checkpointer(Callback):
         if not hasattr(encoder, "hidden"):
             return None
         bs = self.task.valid.bs if position.valid_batches else self.task.train.bs
-        return {"bs": encoder.bs if self.group.size == 1 else bs, "layers": self._whole(encoder.hidden, bs)}
+        return {"layers": self._whole(encoder.hidden, bs)}
 
     def _restore_hidden(self, hidden: dict[str, Any] | None, bs: int) -> None:
         if hidden is not None:
             encoder = self.task.model[0]  # type: ignore[index]
             encoder.hidden = self._mine(hidden["layers"], bs)
-            encoder.bs = hidden["bs"] if self.group.size == 1 else encoder.hidden[0][0].shape[1]
+            encoder.bs = encoder.hidden[0][0].shape[1]
 
     def _whole(self, layers: Any, bs: int) -> Any:
         """The hidden state [1, rows of this rank, ...] of each layer, with the rows of all ranks."""

@@ -71,24 +71,24 @@ def _attach(plain: Any, tensors: dict[str, Tensor]) -> Any:
     return plain
 
 
-def generator_states() -> dict[str, Any]:
-    """The state of every random generator that training draws from."""
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """The state of every random generator that training on `device` draws from."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def restore_generators(states: dict[str, Any]) -> None:
-    """Put every random generator back to `states`."""
+def restore_generators(states: dict[str, Any], device: torch.device) -> None:
+    """Put every random generator back to `states`, whichever device of its kind they were taken on."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"], device)

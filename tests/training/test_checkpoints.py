@@ -194,7 +194,8 @@ def test_random_generators_go_on_where_they_were(tmp_path: Path) -> None:
         return [random.gauss(0, 1), float(np.random.normal()), float(torch.randn(())), random.random()]
 
     draw()
-    write_state(generator_states(), tmp_path)
+    cpu = torch.device("cpu")
+    write_state(generator_states(cpu), tmp_path)
     expected = draw()
-    restore_generators(read_state(tmp_path))
+    restore_generators(read_state(tmp_path), cpu)
     assert draw() == expected

@@ -1,5 +1,6 @@
 """Exact resume: stopped anywhere, a training goes on to the very bits of an unbroken one."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from fastai.learner import Callback
-from tiny_training import CLASSIFIER, LM, LM_STEPS, LM_VALID, StopAt, same, train
+from tiny_training import CLASSIFIER, FINGERPRINT, LM, LM_STEPS, LM_VALID, StopAt, same, train
 
 from pipeline import stopping
-from pipeline.errors import OutOfMemoryError, Stopped
+from pipeline.errors import OutOfMemoryError, Stopped, UsageError
 from pipeline.machine import limit_behind
+from pipeline.progress import Reporter
+from pipeline.training.checkpoints import CheckpointStore
 from pipeline.training.state import read_plain, read_state
-from pipeline.training_settings import TrainingSettings
+from pipeline.training_settings import Phase, TrainingSettings
 
 EPOCH = LM_STEPS + LM_VALID
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -148,6 +151,44 @@ def test_other_surroundings_are_said(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     assert f"last bits may differ from an unbroken run, since it had threads {threads}, now {threads + 1}" in log
+
+
+@pytest.mark.parametrize(("before", "after"), [("bf16", "fp32"), ("fp16", "bf16"), ("bf16", "fp16")])
+def test_another_precision_does_not_go_on(tmp_path: Path, before: str, after: str) -> None:
+    """As where `auto` means bf16 on one machine and fp32 on the next."""
+    stop(tmp_path, LM, 5, before)
+    kept = checkpoints(tmp_path)
+    with pytest.raises(UsageError, match=f"trained in {before} up to {kept[-1].name}; here .* {after}.*--force"):
+        train(tmp_path, precision=after)
+    assert checkpoints(tmp_path) == kept
+    assert train(tmp_path, precision=before).trained.precision == before
+
+
+def test_weights_of_an_epoch_that_is_done_again_are_not_kept(tmp_path: Path) -> None:
+    """A kill after they were written and before the checkpoint of the epoch: elsewhere the last bits may differ."""
+    here, unbroken = tmp_path / "here", tmp_path / "unbroken"
+    stop(here, CLASSIFIER, 6)
+    store = CheckpointStore(
+        here / "checkpoints", FINGERPRINT, keep=3, reporter=Reporter(io.StringIO()), prefix="best"
+    )
+    store.save(1, lambda folder: (folder / "encoder.safetensors").write_bytes(b"of another machine"), 0)
+    assert same(train(here, CLASSIFIER), train(unbroken, CLASSIFIER))
+    found, expected = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.glob("checkpoints/best-*/*.safetensors")}
+        for folder in (here, unbroken)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("epoch", range(1, 7))
+def test_a_schedule_goes_on_exactly_at_the_end_of_an_epoch(tmp_path: Path, epoch: int) -> None:
+    """Rates of slanted-triangular are as exact as the place in the schedule that they are made of."""
+    phase = Phase(name="all", epochs=7, lr=1e-2, schedule="slanted-triangular")
+    settings = CLASSIFIER.model_copy(update={"phases": (phase,)})
+    steps = 5
+    with pytest.raises(Killed):
+        train(tmp_path / "x", settings, (KillAt(epoch * steps + 1),))
+    assert same(train(tmp_path / "x", settings), train(tmp_path / "unbroken", settings))
 
 
 @pytest.mark.parametrize("settings", [LM, CLASSIFIER])
