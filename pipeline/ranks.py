@@ -76,17 +76,19 @@ class Ranks:
     def give(self, stage: str, context: Any) -> None:
         """Rank 0: have the others train along in `stage`; `context` is its StageContext."""
         if self.size > 1:
+            self._orders += 1
             order = {
                 "stage": stage, "recipe": context.recipe.model_dump(mode="json"), "fingerprint": context.fingerprint,
                 "inputs": {slot: str(artifact.path.resolve()) for slot, artifact in context.inputs.items()},
                 "work": str(context.work.resolve()), "resuming": context.resuming,
             }
-            self._store.set(f"order/{self._orders + 1}", json.dumps(order))
+            self._store.set(f"order/{self._orders}", json.dumps(order))
 
     def orders(self) -> Iterator[dict[str, Any]]:
         """The others: what rank 0 wants, one after the other. Raises Dismissed at the end."""
         while True:
-            key = f"order/{self._orders + 1}"
+            self._orders += 1
+            key = f"order/{self._orders}"
             self._wait_for(key)
             yield json.loads(self._store.get(key))
 
@@ -97,7 +99,6 @@ class Ranks:
         """
         if self.size == 1:
             return
-        self._orders += 1
         n = self._orders
         if not self.first:
             self._store.set(f"ready/{n}/{self.rank}", "")

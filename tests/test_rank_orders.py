@@ -33,6 +33,23 @@ try:
 except ranks.Dismissed as end:
     sys.exit(end.exit_code)
 """
+GIVE = """
+from pathlib import Path
+from types import SimpleNamespace
+recipe = SimpleNamespace(model_dump=lambda mode: {})
+here.give("finetune_lm", SimpleNamespace(
+    recipe=recipe, fingerprint="", inputs={}, work=Path("work"), resuming=False))
+"""
+CANNOT_OBEY = """
+orders = 0
+try:
+    for order in here.orders():
+        orders += 1
+        here.fail(DataError("There is no text.", "Add some."))
+except ranks.Dismissed as end:
+    print(orders)
+    sys.exit(end.exit_code)
+"""
 WORK = """
 while not (reason := stopping.asked()):
     time.sleep(0.05)
@@ -69,6 +86,12 @@ def test_what_one_rank_cannot_do_is_the_error_of_rank_0() -> None:
     said = first.communicate()[0]
     assert said.strip() == "PipelineError 4 Rank 1: There is no text. Add some."
     assert (second.communicate()[0], second.returncode) == ("", 4)
+
+
+def test_an_order_that_cannot_be_carried_out_is_not_tried_again() -> None:
+    first, second = two(GIVE + PREPARE, CANNOT_OBEY)
+    assert "PipelineError 4 Rank 1: There is no text." in first.communicate()[0]
+    assert (second.communicate()[0], second.returncode) == ("1\n", 4)
 
 
 def test_a_signal_to_a_rank_that_waits_stops_rank_0() -> None:
