@@ -1,4 +1,7 @@
-"""Gradients that are no numbers: the step is skipped and counted; too many in a row end the stage."""
+"""Gradients that are no numbers: the step is skipped and counted; too many in a row end the stage.
+
+A skipped step leaves nothing behind: neither a hidden state nor statistics of batch norm.
+"""
 
 import math
 
@@ -28,6 +31,13 @@ class GradientGuard(Callback):
         """Steps skipped since the last one that was done."""
         self.loss_value = 0.0
         """Loss of the last batch; read from the device once for everyone."""
+
+    def before_fit(self) -> None:
+        """Nothing has been skipped yet."""
+        self._keep_statistics()
+
+    def _keep_statistics(self) -> None:
+        self._statistics = [buffer.clone() for buffer in self.model.buffers()]
 
     @property
     def loss_is_finite(self) -> bool:
@@ -71,6 +81,13 @@ class GradientGuard(Callback):
             )
 
     def after_batch(self) -> None:
-        """Forget the hidden state of a batch whose loss was no number, which would spoil all that follow."""
+        """Forget what a batch whose loss was no number has left in the model, which would spoil all that follow."""
         if not self.loss_is_finite:
             self.model.reset()
+        if not self.accumulation.completes:
+            return
+        if self._skipped:
+            for buffer, kept in zip(self.model.buffers(), self._statistics, strict=True):
+                buffer.copy_(kept)
+        else:
+            self._keep_statistics()

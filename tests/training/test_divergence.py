@@ -53,6 +53,25 @@ def test_once_is_skipped_and_counted(
     assert all(math.isfinite(r["train_loss"]) and math.isfinite(r["valid_loss"]) for r in result.history)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_forward_pass_that_overflows_leaves_no_trace_in_batch_norm(tmp_path: Path, accumulate: int) -> None:
+    class Overflow(Callback):
+        """Infinite features in front of the head, in one batch."""
+
+        def before_batch(self) -> None:
+            hook = lambda _, inputs: (inputs[0] * math.inf,)  # noqa: E731
+            self.handle = self.model[1].layers.register_forward_pre_hook(hook) if self.train_iter == 2 else None
+
+        def after_pred(self) -> None:
+            if self.handle is not None:
+                self.handle.remove()
+
+    settings = CLASSIFIER.model_copy(update={"accumulate": accumulate})
+    result = train(tmp_path, settings, (Overflow(),))
+    assert result.trained.skipped_steps == len(settings.phases)
+    assert all(tensor.isfinite().all() for tensor in result.weights.values())
+
+
 def test_a_skipped_step_moves_nothing(tmp_path: Path) -> None:
     weights: list[torch.Tensor] = []
 
