@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastai.metrics import accuracy
 from numpy.typing import NDArray
 from torch import nn
 
@@ -25,6 +24,7 @@ from pipeline.text.ids import IdStore
 from pipeline.training.class_weights import cross_entropy, weight_of
 from pipeline.training.device import Device
 from pipeline.training.loaders import ClassifierLoader
+from pipeline.training.metrics import CLASSIFIER_METRICS, classifier_figures
 from pipeline.training.phases import seed_weights
 from pipeline.training.task import Task
 
@@ -72,9 +72,9 @@ def task_of(rung: Rung, store: IdStore, seed: int, device: Device) -> Task:
     counts = np.bincount(store.label_ids[splits.train], minlength=len(store.labels))
     loss = cross_entropy(settings.class_weights, counts, device.device)
     return Task(
-        name=rung.name, model=model, splitter=one_group, loss=loss, train=train, valid=valid, metrics=[accuracy],
-        unit="documents", units=len(splits.train), weigh=weight_of(loss),
-        summarize=lambda figures: {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]},
+        name=rung.name, model=model, splitter=one_group, loss=loss, train=train, valid=valid,
+        metrics=CLASSIFIER_METRICS, unit="documents", units=len(splits.train), weigh=weight_of(loss),
+        summarize=classifier_figures,
         save=lambda folder: save_tensors(weights(model), folder / WEIGHTS),
         load=lambda folder: load_tensors(weights(model), folder / WEIGHTS), keep_best=True,
     )

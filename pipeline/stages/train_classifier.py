@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from fastai.learner import Callback
-from fastai.metrics import accuracy
 from fastai.text.models.awdlstm import awd_lstm_clas_split
 from fastai.text.models.core import SequentialRNN
 from numpy.typing import NDArray
@@ -39,8 +38,9 @@ from pipeline.training.class_weights import cross_entropy, weight_of
 from pipeline.training.curve import write_curve
 from pipeline.training.device import Device, keep_freed_memory, resolve_device
 from pipeline.training.group import Group
-from pipeline.training.history import Record, write_history
+from pipeline.training.history import write_history
 from pipeline.training.loaders import ClassifierLoader
+from pipeline.training.metrics import CLASSIFIER_METRICS, classifier_figures
 from pipeline.training.phases import seed_weights, train_stage
 from pipeline.training.sharing import rows_of_rank
 from pipeline.training.task import Task
@@ -89,6 +89,8 @@ def prepare(context: StageContext) -> Prepared:
 
     architecture, head, model = _model(context, store.labels)
 
+    _check_adversarial(settings, len(awd_lstm_clas_split(model)))
+
     backwards = run_settings.direction == "bwd"
     train, valid = (
         ClassifierLoader(
@@ -97,9 +99,6 @@ def prepare(context: StageContext) -> Prepared:
         )
         for split, seed in (("train", run_settings.seed), ("valid", None))
     )
-
-    def summarize(figures: dict[str, float]) -> Record:
-        return {"valid_loss": figures["valid_loss"], "accuracy": figures["accuracy"]}
 
     callbacks: list[Callback] = []
     if settings.adversarial:
@@ -115,8 +114,8 @@ def prepare(context: StageContext) -> Prepared:
     loss = cross_entropy(settings.class_weights, counts, device.device, label_smoothing=settings.label_smoothing)
     task = Task(
         name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=loss,
-        train=train, valid=valid, metrics=[accuracy], unit="documents", units=len(documents["train"]),
-        summarize=summarize, save=lambda folder: save_classifier(model, folder),
+        train=train, valid=valid, metrics=CLASSIFIER_METRICS, unit="documents", units=len(documents["train"]),
+        summarize=classifier_figures, save=lambda folder: save_classifier(model, folder),
         load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=weight_of(loss),
         callbacks=callbacks, pools=True,
     )
@@ -172,10 +171,22 @@ def run(context: StageContext) -> StageOutcome:
             **used,
             "protocol": protocol_of(used),
         },
-        identity={**lm.manifest.identity, **ids.manifest.identity},
+        identity={
+            **lm.manifest.identity, **ids.manifest.identity, "architecture": prepared.architecture.hash(),
+        },
         device=str(device.device),
         precision={"requested": device.requested, "effective": trained.precision},
     )
+
+
+def _check_adversarial(settings: TrainClassifierSettings, groups: int) -> None:
+    """UsageError if embeddings are to be moved, and no phase trains them: the first of the `groups` of layers."""
+    for name in ("adversarial", "virtual_adversarial"):
+        if getattr(settings, name) and all(p.train_last and p.train_last < groups for p in settings.phases):
+            raise UsageError(
+                f"train_classifier.{name} moves embeddings, in phases that train them, and none of the phases does.",
+                "Leave train_last out of a phase, or set it to 0.",
+            )
 
 
 def _model(context: StageContext, labels: list[str]) -> tuple[Architecture, HeadShape, SequentialRNN]:

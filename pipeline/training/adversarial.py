@@ -110,7 +110,7 @@ class VirtualAdversarialLoss(Callback):
         if not classifier_encoder(self.model).encoder.weight.requires_grad:
             return
         precision = self.mixed_precision
-        ids = self._batch(self.checkpointer.steps).to(self.xb[0].device)
+        ids = self._batch(self.train_iter).to(self.xb[0].device)
         devices = [ids.device] if ids.device.type == "cuda" else []
         self._tap.open(self.model)
         with fork_rng(devices), precision.device.autocast():
@@ -120,7 +120,8 @@ class VirtualAdversarialLoss(Callback):
         self._tap.moves = moves(met, at_random, len(ids), self.size)
         with fork_rng(devices), precision.device.autocast():
             changed, moved = self._pass(ids)
-        gradients = torch.autograd.grad(divergence(certain, changed), [rows for _, rows in moved])
+        scaled = precision.scaler.scale(divergence(certain, changed))  # of which the length does not matter
+        gradients = torch.autograd.grad(scaled, [rows for _, rows in moved])
         self._tap.moves = moves(met, gradients, len(ids), self.size)
         with precision.device.autocast():
             changed, _ = self._pass(ids)
@@ -128,7 +129,7 @@ class VirtualAdversarialLoss(Callback):
         self._tap.close()
 
     def _batch(self, number: int) -> Tensor:
-        """Batch `number` of all epochs of the documents, counted from 0; one after the other costs least."""
+        """Batch `number` of all epochs of the documents, counted from 0 in each phase; in order they cost least."""
         epoch, first = divmod(number, self._n_batches)
         if number != self._next or first == 0:
             self._batches = self._documents.batches(epoch, first)
@@ -150,15 +151,16 @@ def moves(
     stays, and so do documents with a gradient that is no number, which would spoil the statistics of batch norm.
     """
     first = chunks[0][1]
-    squares_2B = torch.zeros(2, documents, device=first.device)
+    # In float64: squares of small gradients are zero in float32.
+    squares_2B = torch.zeros(2, documents, dtype=torch.float64, device=first.device)
     directions = []
     for (ids_BT, rows_BTD), gradient_BTD in zip(chunks, gradients, strict=True):
         assert gradient_BTD is not None
         directions.append(gradient_BTD.float() * (ids_BT != PAD_ID)[..., None])
-        for squares_B, numbers in zip(squares_2B, (rows_BTD.detach().float(), directions[-1]), strict=True):
-            squares_B[: len(ids_BT)] += numbers.square().sum((1, 2))
+        for squares_B, numbers in zip(squares_2B, (rows_BTD.detach(), directions[-1]), strict=True):
+            squares_B[: len(ids_BT)] += torch.linalg.vector_norm(numbers, dim=(1, 2), dtype=torch.float64).square()
     norms_B, gradient_norms_B = squares_2B.sqrt()
-    factors_B = size * norms_B / gradient_norms_B.clamp(min=torch.finfo(torch.float32).tiny)
+    factors_B = (size * norms_B / gradient_norms_B.clamp(min=torch.finfo(torch.float64).tiny)).float()
     return [
         (direction * factors_B[: len(direction), None, None]).nan_to_num(0.0, 0.0, 0.0).to(rows.dtype)
         for direction, (_, rows) in zip(directions, chunks, strict=True)

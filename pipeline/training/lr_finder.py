@@ -18,7 +18,7 @@ from pipeline.training_settings import Phase, TrainingSettings
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 100
 """fastai's defaults."""
 FEWEST = 20
-"""Finite losses below which the curve says nothing."""
+"""Steps with a finite loss below which the curve says nothing."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def sweep(
     finder = _Finder(task, proportion, n_batches)
     with learn.no_logging(), device.kernels():
         learn.fit(n_batches // len(task.train) + 1, cbs=[finder])
-    if len(finder.losses) < FEWEST:
+    if len(finder.losses) < FEWEST * settings.accumulate:
         raise DivergedError(
             f"{task.name}: the loss was no number after {len(finder.losses)} steps at rates below "
             f"{finder.rates[-1] if finder.rates else LOWEST:.1e}.",

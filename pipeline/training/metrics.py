@@ -1,8 +1,20 @@
-"""Language-model metrics weighted by tokens, where fastai weighs batches by rows."""
+"""Metrics: of language models weighted by tokens, where fastai weighs batches by rows; of classifiers by documents."""
 
 import math
 
 from fastai.learner import Learner, Metric
+from fastai.metrics import accuracy
+from torch.nn import functional as F
+
+from pipeline.training.history import Record
+
+CLASSIFIER_METRICS = (accuracy, F.cross_entropy)
+"""The loss without class weights and smoothing: the weighted mean of a batch is not the mean of its documents."""
+
+
+def classifier_figures(figures: dict[str, float]) -> Record:
+    """What the history has of the metrics of an epoch."""
+    return {"valid_loss": figures["cross_entropy"], "accuracy": figures["accuracy"]}
 
 
 class TokenLoss(Metric):

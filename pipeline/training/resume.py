@@ -117,11 +117,6 @@ class Checkpointer(Callback):
         self._steps = self._saved_steps = self._moment = 0
         self._saved_at = time.monotonic()
 
-    @property
-    def steps(self) -> int:
-        """Batches that were trained on since the stage began."""
-        return self._steps
-
     def find(self) -> Position:
         """Load the weights and history of the newest valid checkpoint, if there is one; where to go on.
 

@@ -14,10 +14,11 @@ from tiny_training import ARCHITECTURE, CLASSIFIER, StopAt, same, train
 from torch import Tensor, nn
 
 from pipeline import stopping
-from pipeline.errors import Stopped
+from pipeline.errors import Stopped, UsageError
 from pipeline.model.architecture import PAD_ID, HeadShape
 from pipeline.model.awd_lstm import build_classifier
 from pipeline.model.weights import classifier_encoder
+from pipeline.stages.train_classifier import _check_adversarial
 from pipeline.training.adversarial import AdversarialLoss, VirtualAdversarialLoss, divergence, moves
 from pipeline.training.loaders import ClassifierLoader
 from pipeline.training_settings import Phase, TrainClassifierSettings
@@ -44,6 +45,27 @@ def test_each_document_moves_along_its_gradient_by_a_share_of_its_norm() -> None
     along = [gradients[0], gradients[1, 2:] * (ids[1, 2:] != PAD_ID)[:, None]]
     for move, gradient, document in zip(moved, along, (rows[0], rows[1]), strict=True):
         torch.testing.assert_close(move, 0.1 * document.norm() * gradient / gradient.norm())
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-25, 1e25])
+def test_the_size_of_a_gradient_does_not_matter(size: float) -> None:
+    torch.manual_seed(0)
+    chunk, gradient = (torch.full((2, 3), 5), torch.randn(2, 3, 3)), torch.randn(2, 3, 3)
+    (expected,), (move,) = (moves([chunk], [gradients], 2, 0.1) for gradients in (gradient, gradient * size))
+    if size == 1e-42:  # of which a float32 keeps two digits; such a document may stay as well
+        assert float(move.norm()) <= 1.01 * float(expected.norm())
+    else:
+        torch.testing.assert_close(move, expected)
+
+
+@pytest.mark.parametrize("name", ["adversarial", "virtual_adversarial"])
+def test_phases_that_do_not_train_the_embedding_are_refused(name: str) -> None:
+    frozen, whole = Phase(name="frozen", lr=1e-2, train_last=3), Phase(name="whole", lr=1e-2)
+    for phases in ((frozen, whole), (frozen.model_copy(update={"train_last": 4}),)):
+        _check_adversarial(CLASSIFIER.model_copy(update={name: 0.1, "phases": phases}), 4)
+    settings = CLASSIFIER.model_copy(update={name: 0.1, "phases": (frozen,)})
+    with pytest.raises(UsageError, match=rf"train_classifier\.{name} moves embeddings, .* none of the phases does"):
+        _check_adversarial(settings, 4)
 
 
 @pytest.mark.parametrize("gradient", [0.0, torch.inf, torch.nan])

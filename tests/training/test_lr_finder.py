@@ -11,10 +11,12 @@ from fastai.callback.schedule import steep, valley
 from fastai.data.core import DataLoaders
 from fastai.learner import CastToTensor, Recorder
 from fastai.text.learner import TextLearner
+from test_adversarial import texts
 from test_divergence import Poison
 from tiny_training import CLASSIFIER, LM, classifier_task, language_model_task
 
 from pipeline.errors import DivergedError
+from pipeline.training.adversarial import AdversarialLoss, VirtualAdversarialLoss
 from pipeline.training.device import Device
 from pipeline.training.lr_finder import Sweep, sweep
 from pipeline.training.phases import seed_phase
@@ -79,6 +81,14 @@ def test_accumulated_batches_are_steps_of_one_rate_range() -> None:
     found = find(LM.model_copy(update={"bs": 2, "accumulate": 2}))
     assert len(found.rates) > 100
     assert max(found.rates) <= 10
+
+
+def test_adversarial_training_can_be_swept() -> None:
+    for callback in (AdversarialLoss(0.05), VirtualAdversarialLoss(0.05, texts())):
+        found = sweep(
+            classifier_task(CLASSIFIER, (callback,)), CLASSIFIER, FLAT, device=FP32, seed=3, phase_number=0
+        )
+        assert found.losses != find(CLASSIFIER).losses
 
 
 def test_a_loss_that_is_no_number_at_once_is_an_error() -> None:

@@ -11,7 +11,6 @@ import torch
 from documents import counting_documents
 from fastai.learner import Callback
 from fastai.losses import CrossEntropyLossFlat
-from fastai.metrics import accuracy
 from fastai.text.models.awdlstm import awd_lstm_clas_split, awd_lstm_lm_split
 
 from pipeline import stopping
@@ -24,7 +23,7 @@ from pipeline.training.device import Device
 from pipeline.training.group import ONE, Group
 from pipeline.training.history import Record
 from pipeline.training.loaders import ClassifierLoader, LanguageModelLoader
-from pipeline.training.metrics import TokenAccuracy, TokenLoss
+from pipeline.training.metrics import CLASSIFIER_METRICS, TokenAccuracy, TokenLoss, classifier_figures
 from pipeline.training.phases import Trained, seed_weights, train_phases
 from pipeline.training.sharing import rows_of_rank
 from pipeline.training.task import Task
@@ -116,8 +115,8 @@ def classifier_task(
     )
     return Task(
         name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=CrossEntropyLossFlat(), train=train,
-        valid=valid, metrics=[accuracy], unit="documents", units=18,
-        summarize=lambda f: {"valid_loss": f["valid_loss"], "accuracy": f["accuracy"]},
+        valid=valid, metrics=CLASSIFIER_METRICS, unit="documents", units=18,
+        summarize=classifier_figures,
         save=lambda folder: save_classifier(model, folder), load=lambda folder: load_classifier(model, folder),
         callbacks=callbacks, keep_best=True, pools=True,
     )
