@@ -314,11 +314,11 @@ def open_inputs(run: Run, stage: Stage) -> dict[str, Artifact]:
 
 def _smaller(run: Run, stage: Stage) -> str:
     """The command that asks for half the batch, if the stage has batches of more than one."""
-    bs = getattr(getattr(run.recipe, stage.name), "bs", 1)
-    if bs == 1:
+    bs, least = getattr(getattr(run.recipe, stage.name), "bs", 1), 2 if stage.name == "train_classifier" else 1
+    if bs <= least:
         return ""
     force = () if stage.name == "evaluate_classifier" else ("--force",)
-    return run.command("run", "--set", f"{stage.name}.bs={bs // 2}", *force)
+    return run.command("run", "--set", f"{stage.name}.bs={max(least, bs // 2)}", *force)
 
 
 def _module(stage: Stage) -> Any:

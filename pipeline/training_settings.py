@@ -100,7 +100,7 @@ class TrainingSettings(Section):
     @model_validator(mode="after")
     def _dropout_below_one(self) -> "TrainingSettings":
         for name in type(self).model_fields:
-            if name.endswith("_p") and getattr(self, name) * self.drop_mult >= 1.0:
+            if name.endswith("_p") and name != "head_p" and getattr(self, name) * self.drop_mult >= 1.0:
                 raise ValueError(f"{name} times drop_mult is {getattr(self, name) * self.drop_mult:g}, not below 1")
         return self
 
@@ -141,7 +141,8 @@ class FinetuneLMSettings(TrainingSettings):
 class TrainClassifierSettings(TrainingSettings):
     """The classifier on top of the language model's encoder and how it is trained."""
 
-    drop_mult: float = setting(0.5, "Factor on every dropout probability (fastai's default).", ge=0.0)
+    drop_mult: float = setting(0.5, "Factor on every dropout probability but head_p (fastai's default).", ge=0.0)
+    bs: int = setting(64, "Batch size: rows per step; batch norm in the head needs two.", ge=2)
     output_p: Probability = setting(0.4, "Dropout of the pooled encoder output (fastai's default).")
     hidden_p: Probability = setting(0.3, "Dropout between layers (fastai's default).")
     input_p: Probability = setting(0.4, "Dropout of the embedded input (fastai's default).")
@@ -168,8 +169,9 @@ class TrainClassifierSettings(TrainingSettings):
         "decoder (Chronopoulou et al. 2019, where the weight decays; here it stays); 0: none.", ge=0.0,
     )
     adversarial: float = setting(
-        0.0, "Adversarial training: each step also learns from its documents with their embeddings moved by this share "
-        "of their norm, the way that misleads the classifier most (Miyato et al. 2017; twice the time); 0: none.",
+        0.0, "Adversarial training, in phases that train all layers: each step also learns from its documents with "
+        "their embeddings moved by this share of their norm, the way that misleads the classifier most (Miyato et al. "
+        "2017; twice the time); 0: none.",
         ge=0.0, affects_output="unless default",
     )
     virtual_adversarial: float = setting(

@@ -118,6 +118,7 @@ def test_an_override_reaches_into_phases(recipe_file: str) -> None:
         ("run.seed=many", "run.seed: Input should be a valid integer, unable to parse string as an integer"),
         ("run.precision=fp8", "run.precision: Input should be 'auto', 'fp16', 'bf16' or 'fp32', not 'fp8'."),
         ("finetune_lm.weight_p=1.0", "finetune_lm.weight_p: Input should be less than 1, not 1.0."),
+        ("train_classifier.bs=1", "train_classifier.bs: Input should be greater than or equal to 2"),
         ("finetune_lm.drop_mult=6", "finetune_lm: input_p times drop_mult is 1.5, not below 1."),
         ("finetune_lm.phases=[]", "finetune_lm.phases"),
         ("prepare_corpus.sha256=abc", "prepare_corpus.sha256: String should match pattern"),
