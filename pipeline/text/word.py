@@ -62,8 +62,8 @@ class WordTokenizer:
         return None if self._batch is None else PieceSplitter(self.rules, self.normalize)
 
     def join(self, pieces: EncodedBatch) -> EncodedBatch:
-        """Types and ids of the texts that `splitter` cut into `pieces`."""
-        encoded: EncodedBatch = self._batch.encode(pieces)
+        """Types and ids of the texts that `splitter` cut into `pieces`; without one, of the tokens that they are."""
+        encoded: EncodedBatch = pieces if self._batch is None else self._batch.encode(pieces)
         return encoded
 
     @cached_property

@@ -13,6 +13,7 @@ from workshop import Row, Workshop, seal_folder
 from pipeline.artifact import Artifact
 from pipeline.errors import DataError, InputError, UsageError
 from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.word import WordTokenizer
 
 PANGRAM = "The quick brown fox jumps over the lazy dog, she sells sea shells, Peter picked pickled peppers here. "
 REVIEW = PANGRAM + (
@@ -174,6 +175,14 @@ def test_an_empty_corpus_and_an_unknown_language_are_refused(workshop: Workshop)
     workshop.corpus([("train", None, "text")])
     with pytest.raises(UsageError, match=r"no tokenizer for tokenize_corpus\.language 'qq'"):
         workshop.tokenize(language="qq")
+
+
+@pytest.mark.parametrize("language", ["es", "ru", "zh"])
+def test_languages_whose_tokenizer_does_not_work_word_by_word(workshop: Workshop, language: str) -> None:
+    texts = ["¿Qué tal, señor? ¡Bien! EEUU", "Это было хорошо.", "我喜欢这部电影。"]
+    workshop.corpus([("train", None, text) for text in texts])
+    tokens = tokens_of(workshop.tokenize(language=language, workers=1))
+    assert tokens == [WordTokenizer(language).tokenize(text) for text in texts]
 
 
 def test_real_reviews_in_two_processes_equal_one(workshop: Workshop, reviews: list[str]) -> None:
