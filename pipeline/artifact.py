@@ -120,16 +120,16 @@ def hash_folder(path: Path) -> str:
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """The manifest of the artifact at `path`, or None if there is no such folder.
+    """The manifest of the artifact at `path`, or None if there is no such folder or an empty one.
 
-    Raises InputError if the folder has no manifest or one that was damaged or edited.
+    Raises InputError if what lies there has no manifest or one that was damaged or edited.
     """
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        if not path.exists():
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
-        mend = f"Remove it: rm -r {path}"
+        mend = "Name another folder, or move this one away."
         raise InputError(f"{path} is not a sealed artifact: it has no {MANIFEST}.", mend) from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path / MANIFEST} is damaged: {error}.", "Use --force to make the artifact anew.") from error
@@ -189,7 +189,9 @@ def _replaced_path(target: Path) -> Path:
 def recover(target: Path) -> None:
     """Finish or undo a replacement that was cut off midway. Call with the lock held."""
     replaced = _replaced_path(target)
-    if replaced.exists():
+    if replaced.is_symlink() and target.exists():  # it led to another disk, where the old artifact stays
+        replaced.unlink()
+    elif replaced.exists():
         if target.exists():
             shutil.rmtree(replaced)
         else:

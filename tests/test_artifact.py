@@ -130,7 +130,9 @@ def test_wrong_kinds_and_strange_folders_are_refused(target: Path, tmp_path: Pat
         artifacts.open_artifact(tmp_path / "nothing", "lm")
     assert artifacts.read_manifest(tmp_path / "nothing") is None
     (tmp_path / "bare").mkdir()
-    with pytest.raises(InputError, match=r"bare is not a sealed artifact: it has no manifest\.json\. Remove it: rm -r"):
+    assert artifacts.read_manifest(tmp_path / "bare") is None
+    (tmp_path / "bare" / "thesis.txt").write_text("")
+    with pytest.raises(InputError, match=r"bare is not a sealed artifact: it has no manifest\.json\. Name another fold"):
         artifacts.read_manifest(tmp_path / "bare")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file is not a sealed artifact"):
@@ -183,6 +185,18 @@ def test_a_kill_while_replacing_loses_nothing(target: Path, killed_at: int, foun
     make(target, "three")
     assert names(target.parent) == {"corpus"}
     assert artifacts.open_artifact(target, "corpus").file("text.txt").read_text() == "three"
+
+
+def test_an_artifact_that_lies_elsewhere_is_replaced_where_its_link_is(target: Path, tmp_path: Path) -> None:
+    make(target, "one")
+    elsewhere = target.rename(tmp_path / "elsewhere")
+    target.symlink_to(elsewhere)
+    for text in ("two", "three"):
+        make(target, text)
+        assert artifacts.open_artifact(target, "corpus").file("text.txt").read_text() == text
+    assert artifacts.open_artifact(elsewhere, "corpus").file("text.txt").read_text() == "one"
+    assert names(target.parent) >= {"corpus"}
+    assert ".corpus.replaced" not in names(target.parent)
 
 
 def test_a_kill_while_the_old_artifact_is_removed_is_finished(target: Path) -> None:
