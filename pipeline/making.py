@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,14 @@ def held(target: Path, stage: str, smaller: str = "") -> Iterator[None]:
 
 
 def manifest_before(target: Path, force: bool) -> Manifest | None:
-    """The manifest of what lies at `target`; InputError if it is damaged, None in that case with `force`."""
+    """The manifest of what lies at `target`; InputError if it is damaged, None in that case with `force`.
+
+    Files without a manifest are the user's: not even `force` replaces them.
+    """
     try:
         return artifacts.read_manifest(target)
     except InputError:
-        if not force:
+        if not (force and (target / artifacts.MANIFEST).exists()):
             raise
         return None
 
@@ -80,6 +83,17 @@ def unchanged(order: Order, before: Manifest | None, reporter: Reporter, force: 
         return None
     reporter.line(f"{order.stage}: nothing changed ({order.target})")
     return found
+
+
+def check_stayed(target: Path, inputs: Mapping[str, Artifact]) -> None:
+    """InputError if one of `inputs` was replaced while it was read; what was made of both for `target` is removed."""
+    for read in inputs.values():
+        now = artifacts.read_manifest(read.path)
+        if now is None or now.fingerprint != read.manifest.fingerprint:
+            attempt = attempts.unfinished(target)
+            if attempt is not None and not attempt.checkpoints:
+                shutil.rmtree(attempts.partial_path(target))
+            raise InputError(f"{read.path} was replaced while it was read.", "Type the same command again.")
 
 
 def make(order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Reporter) -> Artifact:

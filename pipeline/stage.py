@@ -237,8 +237,8 @@ def what_differs(run: Run, stage: Stage, manifest: Manifest | Attempt) -> str:
 def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -> Artifact:
     """Make the output of `stage`, or find it sealed and unchanged.
 
-    Raises InputError if an input is missing or damaged, or if the output was made with other settings and `force`
-    is not set; LockedError, StorageError, OutOfMemoryError and whatever the stage itself raises.
+    Raises InputError if an input is missing, damaged or replaced meanwhile, or if the output was made with other
+    settings and `force` is not set; LockedError, StorageError, OutOfMemoryError and what the stage itself raises.
     """
     target = run.path(stage.writes)
     if run.given(stage.writes) is not None:
@@ -287,7 +287,9 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
         )
         if stage.trains:
             context.ranks.give(stage.name, context)
-        return _module(stage).run(context)
+        outcome: StageOutcome = _module(stage).run(context)
+        making.check_stayed(target, inputs)
+        return outcome
 
     return making.make(order, work, reporter)
 
@@ -295,8 +297,7 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
 def source_of(run: Run, stage: Stage, before: Manifest | None, reporter: Reporter) -> Source | None:
     """The outside data that `stage` reads, found and identified; None for a stage that reads none.
 
-    `before` is the manifest of what it made earlier. Raises InputError if the data is not there or not what it should
-    be.
+    `before` is the manifest of what it made earlier. Raises InputError if the data is not there or not as it should be.
     """
     if stage != PREPARE:
         return None
@@ -322,8 +323,7 @@ def _smaller(run: Run, stage: Stage) -> str:
 
 
 def _module(stage: Stage) -> Any:
-    """The stage's module, imported only when needed (seconds): it holds `run(context) -> StageOutcome`, that of
-    prepare_corpus also `locate_source`, those that train `prepare(context)`."""
+    """The module, imported when needed (seconds): `run(context)`; `locate_source` to prepare, `prepare` to train."""
     return importlib.import_module(f"pipeline.stages.{stage.name}")
 
 

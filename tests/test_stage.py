@@ -246,6 +246,35 @@ def test_a_stage_that_was_stopped_goes_on(tmp_path: Path, tiny_stages: TinyStage
     assert leftovers(tmp_path) == set()
 
 
+def test_an_input_that_is_replaced_while_it_is_read_seals_nothing(tmp_path: Path, tiny_stages: TinyStages) -> None:
+    run, other = make_run(tmp_path), make_run(tmp_path, {"prepare_corpus": {"valid_fraction": 0.2}})
+    run_stage(run, STAGES[0], Reporter())
+
+    def replace(context: StageContext) -> None:
+        (context.resume / "piece").write_text("of the first corpus")
+        run_stage(other, STAGES[0], Reporter(), force=True)
+
+    tiny_stages.act["tokenize_corpus"] = replace
+    with pytest.raises(InputError, match=r"data/r/corpus was replaced while it was read\. Type the same command again"):
+        run_stage(run, STAGES[1], Reporter())
+    assert not run.path("tokens").exists()
+    tiny_stages.act.clear()
+    run_stage(run, STAGES[0], Reporter(), force=True)
+    tiny_stages.calls.clear()
+    run_stage(run, STAGES[1], Reporter())
+    assert tiny_stages.calls == [("tokenize_corpus", False)]
+
+
+def test_force_leaves_files_that_no_stage_made(tmp_path: Path, tiny_stages: TinyStages) -> None:
+    run = make_run(tmp_path)
+    run.path("corpus").mkdir(parents=True)
+    thesis = run.path("corpus") / "thesis.txt"
+    thesis.write_text("mine")
+    with pytest.raises(InputError, match=r"data/r/corpus is not a sealed artifact.*move this one away"):
+        run_stage(run, STAGES[0], Reporter(), force=True)
+    assert thesis.read_text() == "mine"
+
+
 def test_an_attempt_with_other_settings_is_not_taken_up(tmp_path: Path, tiny_stages: TinyStages) -> None:
     def stop(context: StageContext) -> None:
         (context.work / "half.bin").write_text("half")
