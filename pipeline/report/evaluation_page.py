@@ -176,6 +176,11 @@ def split_protocol(protocol: Metrics) -> str:
         f"The language model was trained on {read}; the classifier on the labelled documents of {on}; the best epoch "
         f"was chosen on {chosen_on}. The baseline was fitted on the same documents of {on}.",
     ]
+    if protocol.get("other_corpora"):
+        lines.append(
+            "It goes on from models that have read other texts, or only those. Whether the test documents are among "
+            "them was not checked."
+        )
     if protocol.get("labelled"):
         lines.append(
             f"Of the labels of train and valid, {protocol['labelled']:,} were looked at: train_classifier.labelled."

@@ -176,6 +176,7 @@ def _protocol(
     return {
         "transductive": bool(classifier.manifest.metrics.get("transductive")),
         "validated_on": classifier.manifest.metrics.get("validated_on", "valid"),
+        "other_corpora": bool(classifier.manifest.metrics.get("other_corpora")),
         "language_model_known": "transductive" in classifier.manifest.metrics,
         "classifier_trained_on_this_split": lineage.trained_on(classifier, ids),
         "labelled": classifier.manifest.metrics.get("labelled"),

@@ -106,6 +106,7 @@ def _protocol(members: list[Member]) -> dict[str, Any]:
         **found[0],
         "transductive": any(p["transductive"] for p in found),
         "validated_on": "test" if any(p["validated_on"] == "test" for p in found) else "valid",
+        "other_corpora": any(p.get("other_corpora", False) for p in found),
         "language_model_known": all(p["language_model_known"] for p in found),
         "classifier_trained_on_this_split": all(p["classifier_trained_on_this_split"] for p in found),
     }

@@ -22,7 +22,7 @@ from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.matching import load_matched, match_vocabulary, record
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
-from pipeline.protocol import protocol_of
+from pipeline.protocol import has_other_corpora, protocol_of
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.tokenizer import tokenizer_kind
@@ -125,6 +125,7 @@ def run(context: StageContext) -> StageOutcome:
             "skipped_steps": trained.skipped_steps,
             "processes": prepared.group.size,
             "transductive": transductive,
+            "other_corpora": has_other_corpora(ids.manifest.identity.get("corpus"), [start] if start else []),
             "protocol": protocol_of({"transductive": transductive}),
             "started_from": start.manifest.fingerprint if start else None,
             "matched": prepared.matched,

@@ -28,7 +28,7 @@ from pipeline.model.weights import (
     load_tensors,
     save_classifier,
 )
-from pipeline.protocol import protocol_of
+from pipeline.protocol import has_other_corpora, protocol_of
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.labelled import labelled_documents
@@ -146,11 +146,13 @@ def run(context: StageContext) -> StageOutcome:
     write_history(trained.history, context.work)
     write_curve(trained.curve, context.work)
     copy_text_files(ids.path, context.work)
-    before = [model.manifest.metrics for model in (lm, context.inputs.get("start_classifier")) if model is not None]
+    models = [model for model in (lm, context.inputs.get("start_classifier")) if model is not None]
+    before = [model.manifest.metrics for model in models]
     used = {
         "transductive": any(metrics.get("transductive") for metrics in before),
         "validated_on": "test" if any(metrics.get("validated_on") == "test" for metrics in before)
         else settings.validate_on,
+        "other_corpora": has_other_corpora(ids.manifest.identity.get("corpus"), models),
     }
     return StageOutcome(
         metrics={

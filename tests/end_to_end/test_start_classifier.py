@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, manifest
+from command_line import call, manifest, write_reviews
 from safetensors.numpy import load_file
 
 from pipeline import results
@@ -91,3 +91,22 @@ def test_random_weights_and_an_earlier_classifier_exclude_each_other(start: Star
     said = start("neither", "train_classifier.encoder=random", exit_code=2)
     assert "train_classifier.encoder is random, but inputs.start_classifier brings one." in said
     assert not (home / "models/neither").exists()  # nothing was trained first
+
+
+def test_models_that_have_read_other_texts_are_told(start: Start, home: Path, finished: Path) -> None:
+    start("more")
+    page = (home / "models/more/evaluation/evaluation.md").read_text(encoding="utf-8")
+    assert "have read other texts" not in page
+    models = finished / "models/smoke"
+    given = {
+        "start_lm": models / "lm-fwd", "lm": models / "lm-fwd", "start_classifier": models / "classifier-fwd",
+    }
+    words = [word for slot, path in given.items() for word in ("--set", f"inputs.{slot}={path}")]
+    table = write_reviews(home / "others.csv", n=90)
+    call(
+        "run", "--recipe", "smoke", "--run", "others", "--home", str(home), "--source", str(table), *words, "--set",
+        "prepare_corpus.split_column=split", "--set", "run.device=cpu", "--set", "run.precision=fp32", "--set", BARELY,
+    )
+    assert manifest(home / "models/others/classifier-fwd")["metrics"]["other_corpora"]
+    page = (home / "models/others/evaluation/evaluation.md").read_text(encoding="utf-8")
+    assert "It goes on from models that have read other texts, or only those. Whether the test documents are" in page
