@@ -5,6 +5,7 @@ sides and the command that mends it.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -29,6 +30,8 @@ _MODELS = {
     "evaluate_classifier": ("classifier",),
 }
 """The inputs of each stage that read in a direction."""
+_ANEW = ("--set", "inputs.tokens=none", "--set", "inputs.ids=none")
+"""Has tokens and ids made, though the run may have been given some."""
 
 
 def check_inputs(
@@ -63,7 +66,7 @@ def _check_same(stage: str, key: Key, text: Artifact, model: Artifact, command: 
     if mine != theirs:
         start = f"inputs.start_lm={model.path}"
         if model.manifest.slot == "lm":
-            mend = f"Make tokens and ids with its own: {command('run', '--run', 'NAME', '--set', start)}"
+            mend = f"Make tokens and ids with its own: {command('run', '--run', 'NAME', '--set', start, *_ANEW)}"
             if stage == "finetune_lm":
                 match = command("run", "--set", "finetune_lm.vocabulary=match")
                 mend += f" (or keep these and match its rows by token: {match})"
@@ -86,7 +89,7 @@ def _check_alike(text: Artifact, model: Artifact, command: Command) -> None:
         here, there = mine.get(key, "none"), theirs.get(key, "none")
         if here != there:
             setting = {"kind": "tokenizer"}.get(key, key)
-            alike = command("run", "--run", "NAME", "--set", f"tokenize_corpus.{setting}={there}")
+            alike = command("run", "--run", "NAME", *_ANEW, "--set", f"tokenize_corpus.{setting}={there}")
             raise InputError(
                 f"The tokenizer of {text.path} has {key} {here}, that of {model.path} {there}: "
                 "equal tokens would not mean the same.",
@@ -103,10 +106,11 @@ def _tokenizer_of(artifact: Artifact) -> dict[str, Any]:
 def _check_text(corpus: Artifact, ids: Artifact, command: Command) -> None:
     made_from = ids.manifest.identity.get("corpus")
     if made_from != corpus.manifest.fingerprint:
+        models = ("--set", "inputs.lm=none", "--set", "inputs.classifier=none")
         raise InputError(
             f"{ids.path} was made from corpus {_short(made_from)}, {corpus.path} is "
             f"{_short(corpus.manifest.fingerprint)}.",
-            f"Make tokens and ids from this corpus: {command('run', '--run', 'NAME', '--set', 'inputs.ids=none')}",
+            f"Make all that follows of this corpus: {command('run', '--run', 'NAME', *_ANEW, *models)}",
         )
 
 
@@ -123,8 +127,8 @@ def _check_members(evaluations: Sequence[Artifact]) -> None:
         if theirs != ours:
             raise InputError(
                 f"{one.path} was scored on corpus {_short(theirs)}, {first.path} on {_short(ours)}.",
-                "Make the members on one corpus: python -m pipeline run --run NAME --set "
-                f"inputs.corpus={first.manifest.inputs['corpus'].path}",
+                "Make the members on one corpus, in the command of each: --set "
+                f"{shlex.quote('inputs.corpus=' + first.manifest.inputs['corpus'].path)}",
             )
         reads, read = (a.manifest.metrics.get("protocol", "honest") for a in (one, first))
         if reads != read:

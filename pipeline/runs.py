@@ -18,7 +18,7 @@ from pipeline import protocol as protocols
 from pipeline.artifact import read_manifest
 from pipeline.errors import InputError, StorageError, UsageError
 from pipeline.protocol import SUFFIX, Protocol
-from pipeline.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from pipeline.recipe import DEFAULT_RECIPE, Recipe, load_recipe, shipped_recipes
 from pipeline.stage import ENSEMBLE, PREPARE, Run, Stage, member_slot
 from pipeline.standing import StageStatus, status
 
@@ -256,7 +256,7 @@ def _recall(request: Request) -> tuple[Request, str, bool]:
     found = _last(request.home, name + SUFFIX) if request.published else None
     last = found or _last(request.home, name)
     if last is None:
-        return replace(request, recipe=DEFAULT_RECIPE), name, False
+        return replace(request, recipe=name if name in shipped_recipes() else DEFAULT_RECIPE), name, False
     overrides = {o.partition("=")[0]: o for o in (*last.set, *request.overrides)}
     filled = replace(
         request, recipe=last.recipe, overrides=tuple(overrides.values()), source=request.source or last.source,

@@ -132,7 +132,7 @@ def test_wrong_kinds_and_strange_folders_are_refused(target: Path, tmp_path: Pat
     (tmp_path / "bare").mkdir()
     assert artifacts.read_manifest(tmp_path / "bare") is None
     (tmp_path / "bare" / "thesis.txt").write_text("")
-    with pytest.raises(InputError, match=r"bare is not a sealed artifact: it has no manifest\.json\. Name another fold"):
+    with pytest.raises(InputError, match=r"bare is not a sealed artifact: it has no manifest\.json\. Name another"):
         artifacts.read_manifest(tmp_path / "bare")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file is not a sealed artifact"):

@@ -373,6 +373,12 @@ def test_a_run_without_recipe_and_memory_is_the_sample(tiny_stages: TinyStages) 
     assert remembered("new")["recipe"] == "sample"
 
 
+def test_a_run_with_the_name_of_a_recipe_and_without_memory_is_that_recipe(tiny_stages: TinyStages) -> None:
+    """As in "Make it first: run --run imdb"."""
+    good("prepare_corpus", "--run", "human-numbers")
+    assert remembered("human-numbers")["recipe"] == "human-numbers"
+
+
 def test_source_is_short_for_a_setting(tiny_stages: TinyStages) -> None:
     name = 'a "quoted" büch.txt'
     Path(name).write_text("text", encoding="utf-8")
@@ -597,7 +603,7 @@ def test_members_of_other_corpora_are_refused(together: TinyStages) -> None:
     refused = call("evaluate_ensemble", "--evaluation", "mine", "--evaluation", "limited", "--output", "both")
     assert refused.exit_code == ExitCode.INPUT
     assert re.search(r"models/limited/evaluation was scored on corpus \w{12}, models/mine/evaluation on \w{12}\. Make "
-                     r"the members on one corpus: .* --set inputs\.corpus=data/mine/corpus$", refused.stderr.strip())
+                     r"the members on one corpus, in .*: --set inputs\.corpus=data/mine/corpus$", refused.stderr.strip())
     absent = call("evaluate_ensemble", "--evaluation", "mine", "--evaluation", "no", "--output", "both")
     assert absent.exit_code == ExitCode.INPUT
     assert "models/no/evaluation, which is not there or not sealed. Name the folder" in absent.stderr

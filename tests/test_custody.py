@@ -112,7 +112,7 @@ def test_a_matched_language_model_must_cut_text_alike(tmp_path: Path, key: str, 
 
 def test_ids_of_another_text_are_refused() -> None:
     wrong = inputs("evaluate_classifier", ids=artifact("ids", corpus="9" * 64))
-    with pytest.raises(InputError, match=r"here/ids was made from corpus 9{12}, here/corpus is c{12}\..*ids=none"):
+    with pytest.raises(InputError, match=r"here/ids was made from corpus 9{12}, here/corpus is c{12}\..*fier=none"):
         check_inputs("evaluate_classifier", wrong, "fwd", command)
 
 
@@ -132,7 +132,7 @@ def test_members_may_differ_in_all_but_the_corpus() -> None:
 @pytest.mark.parametrize(("other", "message"), [
     (evaluation("b", "b", corpus="9" * 64),
      f"models/b/evaluation was scored on corpus {'9' * 12}, models/a/evaluation on {'c' * 12}. Make the members on one "
-     "corpus: python -m pipeline run --run NAME --set inputs.corpus=data/a/corpus"),
+     "corpus, in the command of each: --set inputs.corpus=data/a/corpus"),
     (evaluation("b", "a"),
      f"models/b/evaluation and models/a/evaluation are the same evaluation ({'a' * 12}). Name each member once."),
 ])
