@@ -331,16 +331,16 @@ def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
     path = run.path(slot)
     maker = next((s for s in STAGES if s.writes == slot), None)
     if artifacts.read_manifest(path) is None:
-        mend = f"Make it first: {run.command(maker.name)}" if maker and run.given(slot) is None else "Correct [inputs]."
+        mend = "Correct [inputs]."
+        if maker and run.given(slot) is None:
+            mend = f"Make it first: {run.command('run', '--until', maker.name)}"
         if path.parts[-3:] in (("models", "wt103", "lm-fwd"), ("models", "wt103", "lm-bwd")):
-            name = path.name.replace("lm", "wt103")
-            scratch = run.command("run", "--set", f"inputs.{slot}=none")
-            mend = f"Fetch it: python -m pipeline import-fastai {name} (or train from scratch: {scratch})."
+            archive, scratch = path.name.replace("lm", "wt103"), run.command("run", "--set", f"inputs.{slot}=none")
+            mend = f"Fetch it: python -m pipeline import-fastai {archive} (or train from scratch: {scratch})."
         if slot.startswith(_MEMBER):
             mend = f"Make it first: {run.again()}" if run.output is None else "Name the folder of a sealed evaluation."
         raise InputError(f"{stage.name} needs {path}, which is not there or not sealed.", mend)
-    kind = stage.gathers if slot.startswith(_MEMBER) else slot.removeprefix("start_")
-    return artifacts.open_artifact(path, kind)
+    return artifacts.open_artifact(path, stage.gathers if slot.startswith(_MEMBER) else slot.removeprefix("start_"))
 
 
 def run_stages(run: Run, stages: Sequence[Stage], reporter: Reporter, force: bool = False) -> None:

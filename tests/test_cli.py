@@ -173,7 +173,7 @@ def test_nothing_heavy_is_imported_to_answer_at_once(args: tuple[str, ...]) -> N
         (("recipes", "--variant", "x"), ExitCode.USAGE, "error: --set and --variant need the name of a recipe."),
         (("status", "--run", "nope"), ExitCode.INPUT, "There are no runs here yet: python -m pipeline run."),
         (("tokenize_corpus", "--recipe", "mine.toml"), ExitCode.INPUT,
-         "Make it first: python -m pipeline prepare_corpus --recipe mine.toml"),
+         "Make it first: python -m pipeline run --recipe mine.toml --until prepare_corpus"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
 )
@@ -602,8 +602,8 @@ def test_members_of_other_corpora_are_refused(together: TinyStages) -> None:
     good("run", "--recipe", "mine.toml", "--run", "limited", "--set", "prepare_corpus.limit_per_split=7")
     refused = call("evaluate_ensemble", "--evaluation", "mine", "--evaluation", "limited", "--output", "both")
     assert refused.exit_code == ExitCode.INPUT
-    assert re.search(r"models/limited/evaluation was scored on corpus \w{12}, models/mine/evaluation on \w{12}\. Make "
-                     r"the members on one corpus, in .*: --set inputs\.corpus=data/mine/corpus$", refused.stderr.strip())
+    assert re.search(r"models/limited/evaluation was scored on corpus \w{12}, models/mine/evaluation on \w{12}\. "
+                     r"Make the members on one .*: --set inputs\.corpus=data/mine/corpus$", refused.stderr.strip())
     absent = call("evaluate_ensemble", "--evaluation", "mine", "--evaluation", "no", "--output", "both")
     assert absent.exit_code == ExitCode.INPUT
     assert "models/no/evaluation, which is not there or not sealed. Name the folder" in absent.stderr

@@ -319,7 +319,8 @@ def test_a_missing_file_makes_a_stage_stale(tmp_path: Path, tiny_stages: TinySta
 def test_a_missing_input_names_the_command_that_makes_it(tmp_path: Path, tiny_stages: TinyStages) -> None:
     run = make_run(tmp_path)
     message = f"tokenize_corpus needs {run.path('corpus')}, which is not there or not sealed. Make it first: "
-    with pytest.raises(InputError, match=re.escape(message + "python -m pipeline prepare_corpus --recipe mine.toml")):
+    command = "python -m pipeline run --recipe mine.toml --until prepare_corpus"
+    with pytest.raises(InputError, match=re.escape(message + command)):
         run_stage(run, STAGES[1], Reporter())
 
 
