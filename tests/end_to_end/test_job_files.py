@@ -77,6 +77,12 @@ def test_times_are_read_as_sbatch_does(time: str, expected: int) -> None:
     assert seconds(time) == expected
 
 
+def test_a_folder_with_a_space_is_one_word_to_sbatch(tmp_path: Path) -> None:
+    (job, *_) = jobs_of("imdb")
+    text = job_file(tmp_path / "my home", job, "python -m pipeline submit")
+    assert f'\n#SBATCH --output="{tmp_path}/my home/logs/{job.name}.log"\n' in text
+
+
 def test_a_job_that_would_be_stopped_at_once_is_refused() -> None:
     with pytest.raises(UsageError, match=r"Jobs of finetune_lm have 240 seconds, .*asks them to stop 300 before"):
         jobs_of("imdb", "slurm.jobs.gpu.time=4")

@@ -3,7 +3,7 @@
 # Written by: {{ command }}
 # Also runs without Slurm: bash {{ file }}{{ " INDEX" if elements | length > 1 }}
 #SBATCH --job-name={{ job_name }}
-#SBATCH --output={{ log }}
+#SBATCH --output="{{ log }}"
 #SBATCH --open-mode=append
 {% if nodes * processes == 1 %}
 #SBATCH --nodes=1 --ntasks=1
