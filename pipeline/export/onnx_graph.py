@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
-from safetensors.numpy import load_file
 
 from pipeline.model.architecture import Architecture, HeadShape
+from pipeline.model.stored_tensors import read_tensors
 
 OPSET = 18
 """The first in which all reductions take their axes as an input; runtimes of 2023 have it."""
@@ -53,9 +53,9 @@ def classifier_graph(folder: Path, direction: str) -> ModelProto:
     ids = "ids"
     if direction == "bwd":
         ids = graph.add("ReverseSequence", ["ids", "lengths"], "ids_reversed", batch_axis=0, time_axis=1)
-    outputs, last = _encoder(graph, ids, architecture, load_file(folder / "encoder.safetensors"))
+    outputs, last = _encoder(graph, ids, architecture, _numbers(folder / "encoder.safetensors"))
     features = _pool(graph, outputs, last, shape)
-    logits = _head(graph, features, shape, load_file(folder / "head.safetensors"))
+    logits = _head(graph, features, shape, _numbers(folder / "head.safetensors"))
     graph.add("Softmax", [logits], "probabilities", axis=1)
     int64, float32 = TensorProto.INT64, TensorProto.FLOAT
     model = helper.make_model(
@@ -70,6 +70,11 @@ def classifier_graph(folder: Path, direction: str) -> ModelProto:
     )
     checker.check_model(model, full_check=True)
     return model
+
+
+def _numbers(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of a file, as float32 whatever they are stored as."""
+    return {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
 
 
 def _encoder(

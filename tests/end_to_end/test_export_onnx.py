@@ -41,6 +41,18 @@ def test_a_run_is_compared_on_the_split_asked_for(finished: Path, tmp_path: Path
     assert some.stdout.startswith("7 documents, valid split of ")
 
 
+@pytest.mark.parametrize("storage", ["bf16", "int8"])
+def test_a_packed_classifier_gives_the_graph_of_its_restored_weights(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str
+) -> None:
+    monkeypatch.setattr("pipeline.model.stored_tensors.SMALL", 1)  # the run is so small that it would stay as it is
+    classifier, out = finished / "models/smoke/classifier-fwd", tmp_path / "out"
+    call("pack", str(classifier), "--output", str(tmp_path), "--storage", storage)
+    call("export", "--to", "onnx", "--classifier", str(tmp_path / classifier.name), "--output", str(out))
+    float32 = json.loads((out / "parity.json").read_text(encoding="utf-8"))["models"]["float32"]
+    assert float32["max_difference"] < 1e-5
+
+
 def test_without_the_extra_it_says_what_to_install(finished: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nsys.modules['onnxruntime'] = None\nfrom pipeline.cli import app\n"
