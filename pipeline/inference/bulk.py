@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from pipeline import machine, stopping
-from pipeline.errors import LockedError, Stopped, UsageError
+from pipeline.errors import LockedError, PipelineError, Stopped, UsageError
 from pipeline.inference.bundle import BS
 from pipeline.inference.inputs import InputText, blocks, digest, from_arguments, from_file, from_lines
 from pipeline.inference.outputs import Format
@@ -139,7 +139,11 @@ def _check(request: Request, wording: Wording, suffixes: Collection[str], stdin:
         raise UsageError(f"--output {output} is in a folder that is not there.", f"Make it: mkdir -p {output.parent}")
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder.", "Choose another name.")
-    if output.exists() and not request.force:
+    _check_absent(output, request.force)
+
+
+def _check_absent(output: Path, force: bool) -> None:
+    if output.exists() and not force:
         raise UsageError(f"{output} is there already.", "Replace it with --force, or choose another --output.")
 
 
@@ -194,19 +198,24 @@ class _Run:
         }
         # The lock lies in the folder of the blocks, and goes with it.
         with locked(parts_folder(output) / output.name):
+            _check_absent(output, request.force)  # another command may have finished it since
             parts = Parts(output, asked, self._wording.done, self._reporter, request.force)
             written = work.written_as(output.suffix.lower())
             digests: list[bytes] = []
             n_texts, before = 0, b""
-            with self._reporter.task(self._wording.doing, None, "texts") as task:
-                for number, block in enumerate(blocks(texts)):
-                    before = digest(before, block)
-                    if parts.get(number, before) is None:
-                        parts.put(number, before, self._block(block, written, task))
-                    else:
-                        task.advance(len(block), "finished before")
-                    digests.append(before)
-                    n_texts += len(block)
+            try:
+                with self._reporter.task(self._wording.doing, None, "texts") as task:
+                    for number, block in enumerate(blocks(texts)):
+                        before = digest(before, block)
+                        if parts.get(number, before) is None:
+                            parts.put(number, before, self._block(block, written, task))
+                        else:
+                            task.advance(len(block), "finished before")
+                        digests.append(before)
+                        n_texts += len(block)
+            except PipelineError:
+                parts.remove_if_empty()
+                raise
             temporary = parts.folder / output.name
             with temporary.open("wb") as stream:
                 written.join(parts.read_all(digests), stream)

@@ -42,13 +42,13 @@ class Parts:
             changed = [f"{key} was {begun.get(key)}, now {asked[key]}" for key in asked if begun.get(key) != asked[key]]
         except (OSError, ValueError, AttributeError):
             changed = [f"{attempt.name} cannot be read"]
-        if changed and not self._force:
+        if changed and not self._force and self._blocks():
             raise InputError(
                 f"{self._output} is unfinished and was begun otherwise: {'; '.join(changed)}.",
                 "Give the first command again, or begin anew with --force.",
             )
         if changed:
-            for block in self.folder.glob("*.block"):
+            for block in self._blocks():
                 block.unlink()
 
     def path(self, number: int) -> Path:
@@ -87,9 +87,17 @@ class Parts:
                 raise InputError(f"{self.path(number)} was lost while the output was put together.", "Try again.")
             yield block
 
+    def _blocks(self) -> list[Path]:
+        return list(self.folder.glob("*.block"))
+
     def remove(self) -> None:
         """The output is complete."""
         shutil.rmtree(self.folder)
+
+    def remove_if_empty(self) -> None:
+        """Nothing came of it: the first command may have been wrong."""
+        if not self._blocks():
+            self.remove()
 
     def _other_input(self) -> InputError:
         return InputError(

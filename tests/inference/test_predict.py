@@ -237,6 +237,30 @@ def test_an_output_that_is_there_is_kept(model: Path, tmp_path: Path) -> None:
     assert output.read_bytes() != before
 
 
+def test_a_command_that_made_nothing_leaves_nothing_in_the_way(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("review\nA warm film.\n", encoding="utf-8")
+    with pytest.raises(DataError, match="text-column"):
+        run(model, input=source, output=tmp_path / "out.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv"}
+    run(model, input=source, output=tmp_path / "out.csv", text_column="review")
+    assert (tmp_path / "out.csv").exists()
+
+
+def test_an_output_that_came_meanwhile_is_kept(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "out.csv"
+    load = load_classifier_bundle
+
+    def load_slowly(*args: Any, **kwargs: Any) -> Any:
+        output.write_text("of another command", encoding="utf-8")
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("pipeline.inference.predict.load_classifier_bundle", load_slowly)
+    with pytest.raises(UsageError, match=r"out\.csv is there already"):
+        run(model, texts=("dull",), output=output)
+    assert output.read_text(encoding="utf-8") == "of another command"
+
+
 def test_two_commands_for_one_output(model: Path, tmp_path: Path) -> None:
     with (
         locked(tmp_path / ".out.csv.partial" / "out.csv"),
