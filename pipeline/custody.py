@@ -6,7 +6,7 @@ sides and the command that mends it.
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pipeline.artifact import Artifact
@@ -59,6 +59,14 @@ def check_inputs(
                 f"{model.path} reads {found}, this run reads {direction}.",
                 f"Read in its direction: {command('run', '--run', 'NAME', '--set', f'run.direction={found}')}",
             )
+
+
+def has_other_corpora(corpus: str | None, models: Iterable[Artifact]) -> bool:
+    """True if one of `models` has read another corpus than `corpus`, or does not say which: test text, perhaps."""
+    return any(
+        model.manifest.identity.get("corpus") != corpus or model.manifest.metrics.get("other_corpora", False)
+        for model in models
+    )
 
 
 def _check_same(stage: str, key: Key, text: Artifact, model: Artifact, command: Command) -> None:

@@ -6,10 +6,8 @@ that they choose the epoch. Whatever saw them in either way is published, howeve
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
-
-from pipeline.artifact import Artifact
 
 Protocol = Literal["honest", "published"]
 PUBLISHED_SETTINGS: dict[str, Any] = {"finetune_lm.transductive": True, "train_classifier.validate_on": "test"}
@@ -26,14 +24,6 @@ def overrides() -> list[str]:
 def protocol_of(metrics: Mapping[str, Any]) -> Protocol:
     """The protocol of an artifact, told by its metrics: `transductive` and `validated_on`."""
     return "published" if metrics.get("transductive") or metrics.get("validated_on") == "test" else "honest"
-
-
-def has_other_corpora(corpus: str | None, models: Iterable[Artifact]) -> bool:
-    """True if one of `models` has read another corpus than `corpus`, or does not say which: test text, perhaps."""
-    return any(
-        model.manifest.identity.get("corpus") != corpus or model.manifest.metrics.get("other_corpora", False)
-        for model in models
-    )
 
 
 def what_was_read(metrics: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from fastai.text.models.core import SequentialRNN
 from numpy.typing import NDArray
 
 from pipeline.artifact import Artifact
+from pipeline.custody import has_other_corpora
 from pipeline.errors import DataError
 from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture
@@ -22,7 +23,7 @@ from pipeline.model.decoder_loss import DecoderLoss
 from pipeline.model.matching import load_matched, match_vocabulary, record
 from pipeline.model.text_files import copy_text_files
 from pipeline.model.weights import load_language_model, save_language_model
-from pipeline.protocol import has_other_corpora, protocol_of
+from pipeline.protocol import protocol_of
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.tokenizer import tokenizer_kind

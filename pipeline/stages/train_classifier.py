@@ -15,6 +15,7 @@ from fastai.text.models.awdlstm import awd_lstm_clas_split
 from fastai.text.models.core import SequentialRNN
 from numpy.typing import NDArray
 
+from pipeline.custody import has_other_corpora
 from pipeline.errors import DataError, UsageError
 from pipeline.making import StageOutcome
 from pipeline.model.architecture import Architecture, HeadShape
@@ -28,7 +29,7 @@ from pipeline.model.weights import (
     load_tensors,
     save_classifier,
 )
-from pipeline.protocol import has_other_corpora, protocol_of
+from pipeline.protocol import protocol_of
 from pipeline.stage import StageContext
 from pipeline.text.ids import IdStore
 from pipeline.text.labelled import labelled_documents
