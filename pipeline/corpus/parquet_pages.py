@@ -22,7 +22,7 @@ _HEADER_BYTES = (2**12, 2**16, 2**20, 2**24)
 _DEEPEST = 16
 _I32, _I64, _DOUBLE, _BINARY, _LIST, _STRUCT = 5, 6, 7, 8, 9, 12
 _ROW_GROUPS, _COLUMNS, _META_DATA = (4, _LIST), (1, _LIST), (3, _STRUCT)
-_CHUNK_BYTES, _DATA_PAGE, _DICTIONARY_PAGE = (7, _I64), (9, _I64), (11, _I64)
+_VALUES, _CHUNK_BYTES, _DATA_PAGE, _DICTIONARY_PAGE = (5, _I64), (7, _I64), (9, _I64), (11, _I64)
 _UNPACKED, _PACKED = (2, _I32), (3, _I32)
 Struct = dict[tuple[int, int], Any]
 """Fields by number and type: a field of another type than its definition's does not count, as in Thrift itself."""
@@ -72,6 +72,8 @@ def _row_groups(stream: IO[bytes], path: Path) -> list[list[tuple[int, int]]]:
 
 
 def _place(chunk: Struct) -> tuple[int, int]:
+    if chunk.get(_VALUES) == 0:
+        return 0, 0  # Arrow unpacks nothing of it, and where it wrote no row it names no place
     first: int = chunk[_DATA_PAGE]
     if chunk.get(_DICTIONARY_PAGE, 0) > 0:
         first = min(first, chunk[_DICTIONARY_PAGE])

@@ -148,6 +148,15 @@ def test_a_stopped_run_does_not_read_again_what_it_has(
     assert n_cleaned + 10**9 < N_TABLES * N_ROWS - N_ROWS + 3
 
 
+def test_a_parquet_table_without_rows_is_no_damage(prepare: Any, folder: Path) -> None:
+    whole = prepare(kind="table", source=folder)
+    for settings in ({}, {"use_dictionary": False}):
+        pq.write_table(pa.Table.from_pylist(rows_of(0)).slice(0, 0), folder / f"part-{5 + len(settings)}.parquet",
+                       **settings)
+    with_empty = prepare("with-empty", kind="table", source=folder)
+    assert with_empty.manifest.metrics["documents"] == whole.manifest.metrics["documents"]
+
+
 def test_folders_without_a_table_and_links_are_refused(prepare: Any, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty holds no table\. Tables end in \.csv, \.jsonl, \.parquet"):

@@ -158,6 +158,10 @@ def test_broken_tables(prepare: Any, tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("text,label\n")
     with pytest.raises(DataError, match=r"f\.csv holds no text \(0 empty documents\)"):
         prepare(kind="table", source=tmp_path / "f.csv")
+    pq.write_table(pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}),
+                   tmp_path / "g.parquet")
+    with pytest.raises(DataError, match=r"g\.parquet holds no text \(0 empty documents\)"):
+        prepare(kind="table", source=tmp_path / "g.parquet")
 
 
 def test_row_groups_are_small(prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
