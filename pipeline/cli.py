@@ -101,7 +101,7 @@ def _prepare_corpus(
     if download_only:
         _refuse("--download-only", {"--offline": offline, "--force": force, "--dry-run": dry_run,
                                     "--shard": shard is not None})
-        _download(runs.resolve(request))
+        _download(runs.resolve(request), stop_after)
         return
     plan = runs.resolve(request.offline() if offline else request)
     _make_whole_or_share(plan, PREPARE, shard, force=force, dry_run=dry_run, stop_after=stop_after)
@@ -114,12 +114,16 @@ def _refuse(option: str, others: dict[str, bool]) -> None:
         raise UsageError(f"{option} and {given[0]} exclude each other.", "Leave out one of the two.")
 
 
-def _download(plan: runs.Plan) -> None:
+def _download(plan: runs.Plan, stop_after: float | None) -> None:
     from pipeline.corpus.source import locate
 
-    for one_run, _ in plan.steps((PREPARE,)):
-        found = locate(one_run.recipe.prepare_corpus, None, one_run.home, Reporter())
-        print(found.path or f"{one_run.recipe.prepare_corpus.kind} is generated: nothing to fetch")
+    reporter = Reporter()
+    stopping.forget()
+    stopping.stop_after(stop_after)
+    with stopping.signals_ask(reporter):
+        for one_run, _ in plan.steps((PREPARE,)):
+            found = locate(one_run.recipe.prepare_corpus, None, one_run.home, reporter)
+            print(found.path or f"{one_run.recipe.prepare_corpus.kind} is generated: nothing to fetch")
 
 
 def _tokenize_corpus(

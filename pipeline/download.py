@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
-from filelock import FileLock
 
+from pipeline import stopping
 from pipeline.errors import InputError
+from pipeline.lock import in_turn
 from pipeline.progress import Reporter
 from pipeline.published import PublishedFile
 
@@ -28,10 +30,10 @@ def fetch(
     """Path and address of the first of `homes` that lies in `folder` or, unless `offline`, can be downloaded into it.
 
     An interrupted download goes on from its .part file, also in a later run. Raises InputError with what to do where
-    there is no network, or if what came is not what was published.
+    there is no network, or if what came is not what was published; Stopped if that was asked for.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with turn_in(folder):
         for home in homes:
             target = folder / home.name
             if target.exists() and not home.mismatch(target):
@@ -49,6 +51,11 @@ def fetch(
         f"{homes[0].name} could not be downloaded ({'; '.join(reasons)}).",
         f"Fetch {homes[0].url} on a machine with network, copy it here and give --source PATH.",
     )
+
+
+def turn_in(folder: Path) -> AbstractContextManager[None]:
+    """The right to download into `folder`; Stopped if that is asked for while another job has it."""
+    return in_turn(folder / ".lock", lambda: stopping.check(f"waiting for another job's download into {folder}"))
 
 
 def missing_offline(target: Path, what: str) -> InputError:
@@ -74,6 +81,7 @@ def _download(home: PublishedFile, target: Path, reporter: Reporter) -> Path:
             status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
             if failures >= ATTEMPTS or (status is not None and status < 500):
                 raise _DownloadError((str(error).splitlines() or [type(error).__name__])[0]) from error
+            stopping.check(f"downloading {home.name}")
             reporter.line(f"{home.name}: {error or type(error).__name__}; trying again")
             time.sleep(PAUSE_S * failures)
     difference = home.mismatch(part)
@@ -85,7 +93,10 @@ def _download(home: PublishedFile, target: Path, reporter: Reporter) -> Path:
 
 
 def _transfer(url: str, part: Path, reporter: Reporter) -> None:
-    """One try to bring the rest of `url` into `part`; raises httpx.HTTPError if it ends too early."""
+    """One try to bring the rest of `url` into `part`; raises httpx.HTTPError if it ends too early.
+
+    Stopped leaves the part for the next run, as every other end does.
+    """
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_S) as response:
@@ -105,3 +116,4 @@ def _transfer(url: str, part: Path, reporter: Reporter) -> None:
             for block in response.iter_raw():
                 stream.write(block)
                 task.advance(len(block))
+                stopping.check(f"downloading {part.stem}")

