@@ -100,10 +100,10 @@ def locate(settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path,
     sealed_source = sealed.source if sealed else None
     if settings.source is not None:
         if sealed_source is not None and _is_gone(settings, sealed_source):
-            return _remembered(sealed_source)
+            return _remembered(settings, sealed_source)
         return _given(settings, sealed_source)
     if sealed_source is not None and sealed_source["identity"].get("kind") == settings.kind:
-        return _remembered(sealed_source)
+        return _remembered(settings, sealed_source)
     return download(settings, home, reporter)
 
 
@@ -130,13 +130,17 @@ def _given(settings: PrepareCorpusSettings, sealed_source: dict[str, Any] | None
     if identity is None:
         raise InputError(f"There is no source {path}.", "Give the right path with --source.")
     if path.is_dir():
-        if settings.sha256 is not None:
-            raise UsageError(f"prepare_corpus.sha256 is set, but {path} is a folder.", "Unset it, or name a file.")
+        _check_no_sum(path, settings)
         return Source(path, identity, {"path": str(path), "url": None, "published": None})
     _check(path, identity["sha256"], settings)
     stat = path.stat()
     record = {"path": str(path), "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "url": url}
     return Source(path, identity, record | {"published": _is_published(path, settings)})
+
+
+def _check_no_sum(folder: Path, settings: PrepareCorpusSettings) -> None:
+    if settings.sha256 is not None:
+        raise UsageError(f"prepare_corpus.sha256 is set, but {folder} is a folder.", "Unset it, or name a file.")
 
 
 def _check(path: Path, found: str, settings: PrepareCorpusSettings) -> None:
@@ -166,10 +170,14 @@ def _is_gone(settings: PrepareCorpusSettings, sealed_source: dict[str, Any]) -> 
     return same and not path.exists()
 
 
-def _remembered(sealed_source: dict[str, Any]) -> Source:
+def _remembered(settings: PrepareCorpusSettings, sealed_source: dict[str, Any]) -> Source:
     """The source of a sealed corpus; without a path if it is no longer where and what it was."""
     record = {key: value for key, value in sealed_source.items() if key != "identity"}
     path = Path(record["path"])
+    if "size_bytes" in sealed_source["identity"]:  # a file; the sum may have been asked for only now
+        _check(path, sealed_source["identity"]["sha256"], settings)
+    else:
+        _check_no_sum(path, settings)
     try:
         stat = path.stat()
         same = "mtime_ns" in record and (stat.st_size, stat.st_mtime_ns) == (record["size_bytes"], record["mtime_ns"])

@@ -15,7 +15,7 @@ from pipeline import download
 from pipeline.artifact import read_manifest
 from pipeline.corpus import source
 from pipeline.corpus.source import known_identity
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UsageError
 from pipeline.settings import PrepareCorpusSettings
 from pipeline.standing import status
 
@@ -88,6 +88,24 @@ def test_wrong_checksum_of_a_given_source(server: Server, prepare: Any, tmp_path
         prepare(kind="imdb", source=path, sha256="0" * 64)
     corpus = prepare(kind="imdb", source=path, sha256=hashlib.sha256(server.content).hexdigest())
     assert corpus.manifest.metrics["published_source"] is False
+
+
+def test_wrong_checksum_of_a_remembered_source(
+    server: Server, prepare: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(source, "IMDB_HOMES", (server.file(),))
+    prepare("run", kind="imdb")
+    with pytest.raises(InputError, match=r"tar\.gz has SHA-256 \w{64}, expected 0{64}\. Fetch it again"):
+        prepare("run", kind="imdb", sha256="0" * 64, force=True)
+    right = hashlib.sha256(server.content).hexdigest()
+    assert prepare("run", kind="imdb", sha256=right, force=True).manifest.source["identity"]["sha256"] == right
+    for number in range(20):
+        text = tmp_path / f"texts/train/{'ab'[number % 2]}/{number}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text(f"text {number}")
+    prepare("folder", kind="folder", source=tmp_path / "texts")
+    with pytest.raises(UsageError, match=r"prepare_corpus\.sha256 is set, but .*texts is a folder\. Unset it"):
+        prepare("folder", kind="folder", sha256=right, force=True)
 
 
 def test_missing_source(prepare: Any, tmp_path: Path) -> None:
