@@ -79,8 +79,12 @@ def _type(schema: dict[str, Any], field: dict[str, Any]) -> str:
         return f"[{', '.join(inner)}]"
     names = {"integer": "int", "number": "float", "boolean": "true|false", "string": "text", "null": "none",
              "object": "table"}
-    bounds = [f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field]
+    bounds = [f"{sign} {_bound(field[key])}" for key, sign in _BOUNDS.items() if key in field]
     return " ".join([names[field["type"]], ", ".join(bounds)]).strip()
+
+
+def _bound(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _toml(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:

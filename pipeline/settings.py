@@ -22,12 +22,14 @@ def setting(
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
+MAX_PIECES = 1_000_000_000
+"""SentencePiece counts a tenth more than it is asked for, in 32 bits; beyond them it ends the whole process."""
 
 
 class Section(BaseModel):
     """A recipe section; unknown keys are refused, and "none" stands for no value."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -52,7 +54,8 @@ class Section(BaseModel):
 class RunSettings(Section):
     """What all stages of a run share."""
 
-    seed: int = setting(42, "Seed of every random choice: splits, data order, weights, dropout.", ge=0)
+    seed: int = setting(42, "Seed of every random choice: splits, data order, weights, dropout.", ge=0,
+                        le=2**63 - 1)
     direction: Literal["fwd", "bwd"] = setting("fwd", "Reading direction of the language model and classifier.")
     precision: Literal["auto", "fp16", "bf16", "fp32"] = setting(
         "auto", "Training arithmetic; auto is fp16 on CUDA, bf16 on a CPU that has it in hardware, else fp32."
@@ -157,10 +160,10 @@ class TokenizeCorpusSettings(Section):
     )
     language: str = setting("en", "spaCy language code of the word tokenizer.", pattern=r"^[a-z]{2,3}$")
     model_type: Literal["unigram", "bpe"] = setting("unigram", "SentencePiece model of the subword tokenizer.")
-    vocab_size: int = setting(8000, "Pieces of the subword tokenizer.", ge=16)
+    vocab_size: int = setting(8000, "Pieces of the subword tokenizer.", ge=16, le=MAX_PIECES)
     character_coverage: float = setting(
-        0.99999, "Share of the training characters the pieces must cover (fastai's value for European languages).",
-        gt=0.0, le=1.0,
+        0.99999, "Share of the training characters the pieces must cover (fastai's value for European languages); "
+        "SentencePiece takes none below 0.98.", ge=0.98, le=1.0,
     )
     workers: int = setting(
         0, "Processes; 0 is one per core that the job may use, or one for a small corpus. The result is the same for "
@@ -264,6 +267,6 @@ class SlurmSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _both_kinds(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            values = {**values, "jobs": {**{kind: {} for kind in JOB_KINDS}, **values.get("jobs", {})}}
+        if isinstance(values, dict) and isinstance(jobs := values.get("jobs", {}), dict):
+            values = {**values, "jobs": {**{kind: {} for kind in JOB_KINDS}, **jobs}}
         return values

@@ -121,6 +121,14 @@ def test_an_override_reaches_into_phases(recipe_file: str) -> None:
         ("train_classifier.bs=1", "train_classifier.bs: Input should be greater than or equal to 2"),
         ("finetune_lm.drop_mult=6", "finetune_lm: input_p times drop_mult is 1.5, not below 1."),
         ("finetune_lm.phases=[]", "finetune_lm.phases"),
+        ("run.seed=9223372036854775808", "run.seed: Input should be less than or equal to 9223372036854775807"),
+        ("tokenize_corpus.vocab_size=3000000000", "tokenize_corpus.vocab_size: Input should be less than or equal to "
+         "1000000000"),
+        ("tokenize_corpus.character_coverage=0.97", "Input should be greater than or equal to 0.98, not 0.97."),
+        ("slurm.jobs=3", "--set: slurm.jobs: Input should be a valid dictionary, not 3."),
+        ("finetune_lm.checkpoint_minutes=inf", "finetune_lm.checkpoint_minutes: Input should be a finite number, not "
+         "inf."),
+        ("finetune_lm.phases.0.lr=nan", "finetune_lm.phases.0.lr: Input should be a finite number, not nan."),
         ("prepare_corpus.sha256=abc", "prepare_corpus.sha256: String should match pattern"),
     ],
 )

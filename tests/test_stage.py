@@ -105,7 +105,7 @@ OTHER_VALUES: dict[str, Any] = {
     "split_column": "s", "id_column": "i", "group_column": "g", "valid_fraction": 0.3, "test_fraction": 0.4,
     "limit_per_split": 5, "test_documents": 7, "offline": True, "tokenizer": "char", "rules": "none",
     "language": "de", "model_type": "bpe", "vocab_size": 99,
-    "character_coverage": 0.9, "workers": 3, "min_freq": 9, "max_vocab": 99, "drop_mult": 0.7,
+    "character_coverage": 0.99, "workers": 3, "min_freq": 9, "max_vocab": 99, "drop_mult": 0.7,
     "accumulate": 9, "average_epochs": 2, "random_seq_len": True, "lm_loss_weight": 0.5,
     "adversarial": 0.5, "virtual_adversarial": 0.5,
     "bs": 9, "seq_len": 9, "wd": 0.3, "clip": 0.5, "moms": [0.9, 0.8, 0.9], "alpha": 0.1, "beta": 0.1, "log_every": 9,

@@ -12,6 +12,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.options import HomeOption
 from pipeline.picture import check_picture
 from pipeline.progress import Reporter, printable
+from pipeline.settings import MAX_PIECES
 
 
 def command(  # noqa: PLR0917
@@ -62,9 +63,12 @@ def command(  # noqa: PLR0917
 
 def _sizes(pieces: str) -> list[int]:
     try:
-        return [int(size) for size in pieces.split(",")]
+        sizes = [int(size) for size in pieces.split(",")]
     except ValueError:
         raise UsageError(f"--pieces {pieces} is no list of numbers.", "Write --pieces 200,1000,10000.") from None
+    if not all(0 < size <= MAX_PIECES for size in sizes):
+        raise UsageError(f"--pieces {pieces} has a size outside 1 to {MAX_PIECES:,}.", "Write --pieces 200,1000,10000.")
+    return sizes
 
 
 def _text(show: str) -> str:

@@ -57,6 +57,7 @@ def test_without_a_text_it_is_the_first_document_and_sizes_that_cannot_be_are_le
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [
+    (("--pieces", "60,3000000000"), 2, "--pieces 60,3000000000 has a size outside 1 to 1,000,000,000. Write --pieces "),
     (("--pieces", "many"), 2, "--pieces many is no list of numbers. Write --pieces 200,1000,10000."),
     (("--plot", "x.gif"), 2, "x.gif is neither .png nor .svg. Name the picture --plot FILE.png or FILE.svg."),
     (("--show", "none.txt"), 3, "--show none.txt cannot be read"),
