@@ -1,5 +1,6 @@
 """A web server on this machine that publishes one file, as badly as a test asks for."""
 
+import contextlib
 import hashlib
 import http.server
 import threading
@@ -65,7 +66,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.server.cuts > 0:
             self.server.cuts -= 1
             body = body[: len(body) // 2]
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # a client that was stopped
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the test's output clean."""

@@ -42,7 +42,7 @@ def read_table(path: Path, settings: PrepareCorpusSettings, prefix: str = "") ->
 
     The id is `prefix` and the row number, counted from 0, unless `id_column` is set. Raises InputError for a file that
     is not such a table and for a document or row of more than MAX_DOCUMENT_BYTES, DataError for a column it does not
-    have, for a list or an object in place of text, and for an unknown split.
+    have or has twice, for a list or an object in place of text, and for an unknown split.
     """
     suffix = path.suffix.lower()
     if suffix not in _ROWS_OF or path.is_dir():
@@ -216,6 +216,10 @@ def _place(header: Sequence[str], column: str, path: Path) -> int:
             f"{path} has no column {column!r}; its columns are {_shown(header)}.",
             "Name the right one with --set prepare_corpus.text_column=... (or label_column, split_column, id_column, "
             "group_column).",
+        )
+    if header.count(column) > 1:
+        raise DataError(
+            f"{path} has {header.count(column):,} columns called {column!r}.", "Rename or take out all but one of them."
         )
     return header.index(column)
 

@@ -164,6 +164,17 @@ def test_broken_tables(prepare: Any, tmp_path: Path) -> None:
         prepare(kind="table", source=tmp_path / "g.parquet")
 
 
+def test_two_columns_of_the_wanted_name(prepare: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label,text\none,1,two\n")
+    pq.write_table(pa.Table.from_arrays([pa.array(["x"])] * 3, ["text", "label", "text"]), tmp_path / "b.parquet")
+    for name in ("a.csv", "b.parquet"):
+        with pytest.raises(DataError, match=rf"{name} has 2 columns called 'text'\. Rename or take out all but one"):
+            prepare(kind="table", source=tmp_path / name)
+    rows = "".join(f"text {row},{row % 2},x,y\n" for row in range(20))
+    (tmp_path / "c.csv").write_text(f"text,label,other,other\n{rows}")
+    assert prepare(kind="table", source=tmp_path / "c.csv").manifest.metrics["documents"]
+
+
 def test_row_groups_are_small(prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": f"text {i} {i % 7}", "label": i % 2} for i in range(5_000)]
     corpus = prepare(kind="table", source=write(tmp_path / "t.parquet", rows), test_fraction=0)
