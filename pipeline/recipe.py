@@ -75,11 +75,17 @@ def load_recipe(name_or_file: str, overrides: Sequence[str] = (), variant: str |
         if variant not in recipe.variants:
             raise UsageError(f"Recipe {name_or_file} has no variant {variant!r}.", _nearest(variant, recipe.variants))
         _merge(values, recipe.variants[variant])
-    for override in overrides:
-        _apply_override(values, override)
-    if variant is None and not overrides:
+    elif not overrides:
         return recipe
-    return _validate(values, "--set" if overrides else f"variant {variant} of recipe {name_or_file}")
+    varied = copy.deepcopy(values)
+    try:
+        for override in overrides:
+            _apply_override(values, override)
+        return _validate(values, "--set")
+    except UsageError:
+        if variant is not None:  # its mistakes are not those of --set
+            _validate(varied, f"variant {variant} of recipe {name_or_file}")
+        raise
 
 
 def _read_toml(name_or_file: str) -> dict[str, Any]:
@@ -94,7 +100,7 @@ def _read_toml(name_or_file: str) -> dict[str, Any]:
                 _nearest(name_or_file, shipped) + f"Recipes: {', '.join(shipped)}; or the path of a .toml file.",
             )
         try:
-            text, where = path.read_text(encoding="utf-8"), str(path)
+            text, where = path.read_text(encoding="utf-8-sig"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"Recipe file {path} cannot be read: {error}.") from error
     try:

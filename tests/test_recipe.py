@@ -171,6 +171,22 @@ def test_a_variant_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
         load_recipe(path, variant="a")
 
 
+def test_the_mistake_of_a_variant_is_not_that_of_an_override(tmp_path: Path) -> None:
+    path = written(tmp_path, "[variants.a.run]\nseed = -1\n[variants.b]\nprepare_corpus = 3")
+    source = 'prepare_corpus.source="x.csv"'
+    with pytest.raises(UsageError, match=r"^variant a of recipe .*: run\.seed: Input should be greater than or equal"):
+        load_recipe(path, [source], "a")
+    with pytest.raises(UsageError, match=r"^variant b of recipe .*: prepare_corpus: Input should be"):
+        load_recipe(path, [source], "b")
+    with pytest.raises(UsageError, match=r"^--set: run\.precision: "):
+        load_recipe(path, ["run.seed=1", "run.precision=fp8"])
+    assert load_recipe(path, ["run.seed=1"], "a").run.seed == 1
+
+
+def test_a_recipe_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert load_recipe(written(tmp_path, "\ufeff[run]\nseed = 7")).run.seed == 7
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_resolved_recipe_reads_back_as_itself(name: str) -> None:
     recipe = load_recipe(name, ["finetune_lm.clip=0.1", 'prepare_corpus.source="a \\"b\\" \\\\ ü"'])
