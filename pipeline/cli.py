@@ -42,7 +42,7 @@ from pipeline.options import (
     StopAfterOption,
     VariantOption,
 )
-from pipeline.progress import Reporter, printable
+from pipeline.progress import Reporter, escape_what_does_not_fit, printable
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import ENSEMBLE, PREPARE, STAGE_NAMES, STAGES, TOKENIZE, Stage, run_stages, select
 
@@ -315,4 +315,6 @@ def main(command: str | None = None) -> None:
     """Entry of `python -m pipeline` and, with the name of a command, of the scripts."""
     program = "staged-ulmfit" if Path(sys.argv[0]).name == "staged-ulmfit" else PROGRAM
     arguments = [*([command] if command else []), *sys.argv[1:]]
+    for stream in (sys.stdout, sys.stderr):
+        escape_what_does_not_fit(stream)
     followers.as_rank(lambda: app(args=arguments, prog_name=program))

@@ -1,5 +1,8 @@
 """Progress for people and for log files: bars on a terminal, plain lines everywhere else."""
 
+import codecs
+import io
+import json
 import re
 import sys
 import time
@@ -11,12 +14,26 @@ PLAIN_LINE_EVERY_S = 10.0
 _UNFIT_FOR_TERMINALS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_ESCAPES = "pipeline.escapes"
 
 
 def printable(text: str) -> str:
     """`text` with control characters and marks that turn the reading direction written out, as in `\\x1b`: a file name
     or label cannot act on a terminal."""
     return _UNFIT_FOR_TERMINALS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def escape_what_does_not_fit(stream: TextIO) -> None:
+    """Have `stream` write a character that its encoding lacks as in `\\u4e2d`, which is the same in JSON."""
+    codecs.register_error(_ESCAPES, _escaped)
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=_ESCAPES)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 class Task:

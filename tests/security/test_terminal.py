@@ -117,3 +117,21 @@ def test_file_names_in_a_folder_that_are_not_utf8(tmp_path: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"{label} film {number}")
     assert "train: 18 documents" in prepare(tmp_path, "folder", tmp_path / "f", "test_fraction=0", code=0)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_the_encoding_of_the_output_lacks_is_escaped(tmp_path: Path, encoding: str) -> None:
+    home = tmp_path / "é 好 \U0001f600"
+    home.mkdir()
+
+    def output_of(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *arguments, "--recipe", "human-numbers", "--home", str(home)], cwd=ROOT,
+            capture_output=True, check=False, timeout=120, env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert done.returncode == 0, done.stderr.decode(encoding)
+        return done.stdout.decode(encoding)
+
+    assert str(home) in json.loads(output_of("status", "--json"))["stages"][0]["next"]
+    assert r"\u597d" in output_of("status")
+    assert r"\u597d" in output_of("run", "--dry-run")
