@@ -102,4 +102,6 @@ def _without_quotes(metrics: str) -> str:
 
 
 def _without_place(record: InputRecord) -> InputRecord:
-    return record.model_copy(update={"path": "/".join(Path(record.path).parts[-_FOLDER_PARTS:])})
+    parts = Path(record.path).parts
+    kept = 1 if parts[0] in ("..", "/") else _FOLDER_PARTS  # outside the home the folders are the machine's own
+    return record.model_copy(update={"path": "/".join(parts[-kept:])})

@@ -9,6 +9,7 @@ import pytest
 from command_line import call, manifest, write_reviews
 
 from pipeline import pretrained
+from pipeline.artifact import open_artifact
 from pipeline.inference.bundle import load_classifier_bundle
 from pipeline.settings import RunSettings
 
@@ -84,6 +85,22 @@ def test_it_is_small_and_tells_nothing_of_the_machine(home: Path, name: str) -> 
     assert {s: r["fingerprint"] for s, r in after["inputs"].items()} == {
         s: r["fingerprint"] for s, r in before["inputs"].items()
     }
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    ("../home/alice/secret-lm", "secret-lm"), ("/home/alice/secret/lm-fwd", "lm-fwd"),
+    ("kept/models/wt103/lm-fwd", "models/wt103/lm-fwd"),
+])
+def test_an_input_outside_the_home_names_no_folder_of_the_machine(
+    home: Path, tmp_path: Path, before: str, after: str
+) -> None:
+    model = tmp_path / "lm-fwd"
+    shutil.copytree(home / "models/smoke/lm-fwd", model)
+    known = open_artifact(model, "lm").manifest
+    known = known.model_copy(update={"inputs": {"ids": known.inputs["ids"].model_copy(update={"path": before})}})
+    (model / "manifest.json").write_text(known.sealed().model_dump_json(), encoding="utf-8")
+    call("pack", str(model), "--output", str(tmp_path / "packed"))
+    assert manifest(tmp_path / "packed/lm-fwd")["inputs"]["ids"]["path"] == after
 
 
 def test_the_same_again_changes_nothing_and_other_storage_needs_force(home: Path) -> None:
