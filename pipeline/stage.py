@@ -5,6 +5,7 @@ A stage reads sealed artifacts and writes one. `STAGES` names every stage of the
 when it has to run.
 """
 
+import difflib
 import importlib
 import os
 import shlex
@@ -70,8 +71,6 @@ ENSEMBLE = Stage(
 )
 _HOMES = {"corpus": "data", "tokens": "data", "ids": "data", "lm": "models", "classifier": "models",
           "evaluation": "models", "ensemble": "models"}
-
-
 _MEMBER = "member "
 
 
@@ -196,12 +195,12 @@ class Run:
 
 
 def stage_named(name: str) -> Stage:
-    """The stage called `name`; UsageError suggests the nearest."""
-    for stage in STAGES:
-        if stage.name == name:
-            return stage
-    import difflib
-
+    """The stage called `name`; UsageError suggests the nearest, or says where the ensemble is made."""
+    if name in STAGE_NAMES:
+        return STAGES[STAGE_NAMES.index(name)]
+    if name == ENSEMBLE.name:
+        mend = f"Leave out --until: it comes last by itself. Alone it is: python -m pipeline {name}."
+        raise UsageError(f"{name} follows the stages that --from and --until choose from.", mend)
     near = difflib.get_close_matches(name, STAGE_NAMES, 1, 0.0)
     raise UsageError(f"There is no stage {name!r}.", f"Did you mean {near[0]!r}? Stages: {', '.join(STAGE_NAMES)}.")
 

@@ -167,6 +167,9 @@ def test_nothing_heavy_is_imported_to_answer_at_once(args: tuple[str, ...]) -> N
         (("run", "--recipes", "x"), ExitCode.USAGE, "No such option: --recipes"),
         (("run", "--recipe", "mine"), ExitCode.USAGE, "error: There is no recipe 'mine'."),
         (("run", "--from", "tokenise"), ExitCode.USAGE, "error: There is no stage 'tokenise'. Did you mean"),
+        (("run", "--until", "evaluate_ensemble"), ExitCode.USAGE, "error: evaluate_ensemble follows the stages that "
+         "--from and --until choose from. Leave out --until: it comes last by itself. Alone it is: python -m pipeline "
+         "evaluate_ensemble."),
         (("run", "--recipe", "mine.toml", "--set", "run.sed=1"), ExitCode.USAGE, "Did you mean 'run.seed'?"),
         (("run", "--recipe", "mine.toml", "--run", "../x"), ExitCode.USAGE, "error: '../x' cannot name a run. Use"),
         (("run", "--recipe", "mine.toml", "--variant", "x"), ExitCode.USAGE, "has no variant 'x'."),
