@@ -36,6 +36,7 @@ def of_evaluations(request: Request, evaluations: Sequence[str], output: Path | 
         raise UsageError(
             "--evaluation names what is read; --run, --source and --protocol do not go with it.", "Leave them out."
         )
+    output = _place(output)
     members: dict[str, Path] = {}
     for given in evaluations:
         folder = Path(given)
@@ -53,3 +54,11 @@ def of_evaluations(request: Request, evaluations: Sequence[str], output: Path | 
     recipe = load_recipe(request.recipe or DEFAULT_RECIPE, request.overrides)
     run = Run(output.name, recipe, request.home, tuple(words), members, output)
     return Plan(output.name, request, (), ensemble=run)
+
+
+def _place(output: Path) -> Path:
+    """`output` by a name that can have siblings: `.` and `..` have none."""
+    place = output.resolve() if output.name in ("", "..") else output
+    if not place.name:
+        raise UsageError(f"{place} cannot be an ensemble.", "Name a folder with --output.")
+    return place

@@ -10,9 +10,17 @@ from pathlib import Path
 
 from pipeline.errors import OutOfMemoryError, PipelineError, StorageError
 
-_STORAGE = {
+_ROOM_OR_RIGHTS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG,
 }
+_PATHS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY}
+_NO_DISK = (FileNotFoundError, ConnectionError, ChildProcessError, ProcessLookupError, InterruptedError)
+"""Not of a disk: the reader of our output is gone, for one. A file that is missing where it has to be is a defect."""
+_OF_DESCRIPTORS = {
+    errno.EBADF, errno.EINVAL, errno.ENOTTY, errno.ESPIPE, errno.EAGAIN, errno.EADDRINUSE, errno.EADDRNOTAVAIL,
+    errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOTCONN, errno.ENOTSOCK, errno.EMSGSIZE,
+}
+"""Where no file is named, these are of a socket or a terminal, or a defect."""
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
 """All that numpy's tofile says when the disk is full."""
@@ -25,14 +33,6 @@ def limit_behind(error: Exception, stage: str, smaller: str = "") -> PipelineErr
     `smaller` is the command that would ask for less memory.
     """
     number, filename, text = getattr(error, "errno", None), getattr(error, "filename", None), str(error)
-    told = next((full for full in _FULL if full in text), None)
-    if number in _STORAGE or told or _SHORT_WRITE.search(text):
-        where = f" ({filename})" if filename else ""
-        reason = os.strerror(number) if isinstance(number, int) else told or f"the disk is full ({text})"
-        return StorageError(
-            f"{stage} could not read or write{where}: {reason}.",
-            "Free some space or mend the permissions, then give the same command again; finished stages are kept.",
-        )
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -43,7 +43,29 @@ def limit_behind(error: Exception, stage: str, smaller: str = "") -> PipelineErr
         return OutOfMemoryError(
             f"{stage} ran out of memory.", f"{where}; here, try {smaller}" if smaller else f"{where}."
         )
+    told = next((full for full in _FULL if full in text), None)
+    if _is_of_a_disk(error) or told or _SHORT_WRITE.search(text):
+        where = f" ({os.fsdecode(filename)})" if isinstance(filename, str | bytes) else ""
+        reason = os.strerror(number) if isinstance(number, int) else told or f"the disk is full ({text})"
+        return StorageError(f"{stage} could not read or write{where}: {reason}.", _mend(number))
     return None
+
+
+def _is_of_a_disk(error: Exception) -> bool:
+    """True for what the system says of a file: libraries number their own OSErrors (of TLS, of names) otherwise."""
+    if not isinstance(error, OSError) or type(error).__module__ != "builtins" or error.errno is None:
+        return False
+    return not isinstance(error, _NO_DISK) and (error.filename is not None or error.errno not in _OF_DESCRIPTORS)
+
+
+def _mend(number: int | None) -> str:
+    if number in _PATHS:
+        first = "Correct the path, or move what is in the way"
+    elif number is None or number in _ROOM_OR_RIGHTS:
+        first = "Free some space or mend the permissions"
+    else:
+        first = "See that the file system answers"
+    return f"{first}, then give the same command again; finished stages are kept."
 
 
 @contextmanager

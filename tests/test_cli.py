@@ -73,6 +73,20 @@ def in_process_of_its_own(*args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def without_the_rights_of_root(*args: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process that permissions bind, also where the tests are run by root."""
+    code = (
+        "import ctypes, os, sys\n"
+        "for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH\n"
+        "    ctypes.CDLL(None).prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'pipeline', *sys.argv[1:]])\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
 def status_of(*args: str) -> dict[str, dict[str, object]]:
     found = json.loads(good("status", "--json", *args).stdout)
     assert set(found) == {"run", "stages"}
@@ -200,6 +214,62 @@ def test_exit_codes_reach_the_shell() -> None:
     assert refused.returncode == 8
     assert f"data/mine/corpus is being written by process {os.getpid()} on host" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_what_cannot_be_read_or_written_is_a_storage_error(tiny_stages: TinyStages) -> None:
+    table = ("--recipe", "mine.toml", "--set", "prepare_corpus.kind=table", "--source", "a.csv")
+    Path("a.csv").write_text("text,label\na,b\n", encoding="utf-8")
+    good("prepare_corpus", "--recipe", "mine.toml", "--run", "sealed")
+    good("prepare_corpus", "--recipe", "mine.toml", "--run", "closed")
+    Path("home").mkdir()
+    Path("home").chmod(0o555)
+    for path in ("a.csv", "data/sealed/corpus/manifest.json", "data/closed"):
+        Path(path).chmod(0)
+    try:
+        for args, path in (
+            (("status", *table), "a.csv"), (("prepare_corpus", *table, "--run", "t"), "a.csv"),
+            (("status", "--run", "sealed"), "data/sealed/corpus/manifest.json"),
+            (("status", "--run", "closed"), "data/closed/run.json"),
+            (("prepare_corpus", "--recipe", "sample", "--download-only", "--home", "home"), "home/data"),
+        ):
+            refused = without_the_rights_of_root(*args)
+            assert refused.returncode == ExitCode.STORAGE, refused.stderr
+            assert f"error: {args[0]} could not read or write (" in refused.stderr
+            assert f"{path}): Permission denied. Free some space or mend the permissions" in refused.stderr
+            assert "Traceback" not in refused.stderr
+    finally:
+        Path("data/closed").chmod(0o755)
+        Path("home").chmod(0o755)
+
+
+def test_a_path_that_cannot_be_is_a_sentence(tiny_stages: TinyStages) -> None:
+    table = ("prepare_corpus", "--recipe", "mine.toml", "--set", "prepare_corpus.kind=table", "--source")
+    Path("a.csv").write_text("in the way", encoding="utf-8")
+    Path("models").mkdir()
+    Path("models/mine").write_text("in the way", encoding="utf-8")
+    for args, code, message in (
+        ((*table, "a.csv/x"), ExitCode.INPUT, "a.csv/x. Give the right path with --source."),
+        ((*table, "x" * 300), ExitCode.INPUT, "x. Give the right path with --source."),
+        (("status", "--run", "x" * 300), ExitCode.STORAGE, "): File name too long. Correct the path"),
+        (("run", "--recipe", "mine.toml"), ExitCode.STORAGE, "(models/mine): File exists. Correct the path, or move"),
+        (("prepare_corpus", "--recipe", "sample", "--download-only", "--home", "a.csv"), ExitCode.STORAGE,
+         "(a.csv/data/downloads): Not a directory. Correct the path"),
+    ):
+        result = call(*args)
+        assert message in result.stderr
+        assert result.exit_code == code
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "pipeline", "recipes", "--settings"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    ) as running:
+        assert running.stdout
+        assert running.stderr
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    assert running.returncode == 1
 
 
 def test_an_interrupt_says_how_to_go_on(tiny_stages: TinyStages) -> None:
@@ -598,6 +668,19 @@ def test_any_evaluations_can_be_averaged(together: TinyStages) -> None:
     good(*shlex.split(command[1])[3:])
     assert together.ran == ["evaluate_ensemble"]
     assert not Path("data/both").exists()
+
+
+def test_an_ensemble_is_put_in_no_other_folder(together: TinyStages) -> None:
+    given = ("evaluate_ensemble", "--evaluation", "several-word", "--evaluation", "several-char", "--output")
+    good("run", "--recipe", "several.toml")
+    good(*given, "out/both")
+    for output, place in ((".", Path.cwd()), ("out/..", Path.cwd()), ("out", "out")):
+        refused = call(*given, output, "--force")
+        assert refused.exit_code == ExitCode.INPUT
+        assert f"error: {place} is not a sealed artifact: it has no manifest.json." in refused.stderr
+    assert call(*given, "/").stderr == "error: / cannot be an ensemble. Name a folder with --output.\n"
+    os.chdir("out/both")
+    assert "evaluate_ensemble: nothing changed" in good(*given, ".", "--home", "../..").stderr
 
 
 def test_members_of_other_corpora_are_refused(together: TinyStages) -> None:

@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from pipeline import describe
 from pipeline.errors import ExitCode, PipelineError, Stopped, UsageError
+from pipeline.machine import limit_behind
 from pipeline.progress import printable
 from pipeline.stage import ENSEMBLE, STAGES
 
@@ -22,9 +23,13 @@ class Commands(TyperGroup):
             if any(argument.encode("utf-8", "ignore").decode() != argument for argument in sys.argv):
                 raise UsageError("An argument of this command is not UTF-8.", "Rename the file it names.")
             return super().invoke(ctx)
-        except PipelineError as error:
-            _tell(printable(str(error) if isinstance(error, Stopped) else f"error: {error}"))
-            raise typer.Exit(int(error.exit_code)) from error
+        except Exception as error:
+            # What works on artifacts says itself what the machine refused; this is for what is read and written beside.
+            expected = error if isinstance(error, PipelineError) else limit_behind(error, ctx.invoked_subcommand or "")
+            if expected is None:
+                raise
+            _tell(printable(str(expected) if isinstance(expected, Stopped) else f"error: {expected}"))
+            raise typer.Exit(int(expected.exit_code)) from error
         except KeyboardInterrupt as error:
             _tell("stopped")
             raise typer.Exit(int(ExitCode.STOPPED)) from error

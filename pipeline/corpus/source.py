@@ -3,6 +3,7 @@
 `status` and planning import this module, so it imports nothing heavy.
 """
 
+import errno
 import os
 from pathlib import Path
 from stat import S_ISREG
@@ -19,6 +20,8 @@ from pipeline.stage import Source
 
 CONTENT_HASH_BYTES = 64 * 2**20
 """Folders up to this size are identified by their content."""
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What the system says of a path at which nothing can be."""
 
 
 IMDB_HOMES = (
@@ -75,7 +78,9 @@ def known_identity(settings: PrepareCorpusSettings, sealed_source: dict[str, Any
         if path.is_dir():
             return {"kind": settings.kind, "sha256": _hash_tree(path)}
         stat = path.stat()
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
         return sealed_source["identity"] if sealed_source and _is_gone(settings, sealed_source) else None
     if not S_ISREG(stat.st_mode):
         raise InputError(f"{path} is neither a file nor a folder.", "Give the right path with --source.")
