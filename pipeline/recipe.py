@@ -117,14 +117,19 @@ def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> None:
             values[key] = copy.deepcopy(value)
 
 
+def override_value(text: str) -> Any:
+    """What stands behind the `=` of an override: a TOML value or a bare word (tokenize_corpus.tokenizer=subword)."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def _apply_override(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals:
         raise UsageError(f"--set {override!r} has no '='.", "Write --set section.key=value.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word: --set tokenize_corpus.tokenizer=subword
+    value = override_value(text)
     node: Any = values
     *parents, last = path.split(".")
     if not parents:

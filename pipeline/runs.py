@@ -6,23 +6,20 @@ with the corpus settings of the recipe itself share its corpus, whatever their s
 
 import itertools
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from pipeline import protocol as protocols
 from pipeline.artifact import read_manifest
-from pipeline.errors import InputError, StorageError, UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.protocol import SUFFIX, Protocol
 from pipeline.recipe import DEFAULT_RECIPE, Recipe, load_recipe, shipped_recipes
+from pipeline.remembered import ARGUMENTS_FILE, Remembered, last_of
 from pipeline.stage import ENSEMBLE, PREPARE, Run, Stage, member_slot
 from pipeline.standing import StageStatus, status
 
-ARGUMENTS_FILE = "run.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What runs and variants may be called."""
 
@@ -47,18 +44,6 @@ class Request:
     def published(self) -> bool:
         """True for the published protocol, whose runs have a suffix of their own."""
         return self.protocol == "published"
-
-
-class Remembered(BaseModel):
-    """Content of data/<run>/run.json: the arguments of the last command of a run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    recipe: str
-    set: list[str]
-    variant: str | None
-    source: str | None
-    protocol: Protocol = "honest"
 
 
 @dataclass(frozen=True)
@@ -231,16 +216,7 @@ def remember(plan: Plan) -> None:
             recipe=request.recipe, set=list(request.overrides), variant=variant, source=request.source,
             protocol=request.protocol or "honest",
         )
-        path = _arguments_path(request.home, name)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(record.model_dump(), ensure_ascii=False, indent=2) + "\n", "utf-8")
-            unfinished.replace(path)
-        except OSError as error:
-            raise StorageError(
-                f"{path} could not be written: {error.strerror}.", "Free some space or mend the permissions."
-            ) from error
+        record.write(request.home, name)
 
 
 def _recall(request: Request) -> tuple[Request, str, bool]:
@@ -253,8 +229,8 @@ def _recall(request: Request) -> tuple[Request, str, bool]:
         name = _without_suffix(name)
     if request.recipe is not None:
         return request, name, False
-    found = _last(request.home, name + SUFFIX) if request.published else None
-    last = found or _last(request.home, name)
+    found = last_of(request.home, name + SUFFIX) if request.published else None
+    last = found or last_of(request.home, name)
     if last is None:
         return replace(request, recipe=name if name in shipped_recipes() else DEFAULT_RECIPE), name, False
     overrides = {o.partition("=")[0]: o for o in (*last.set, *request.overrides)}
@@ -267,17 +243,6 @@ def _recall(request: Request) -> tuple[Request, str, bool]:
     return filled, _without_suffix(name) if filled.published else name, True
 
 
-def _last(home: Path, name: str) -> Remembered | None:
-    """The arguments of the last command of the run `name`, if there was one."""
-    path = _arguments_path(home, name)
-    try:
-        return Remembered.model_validate_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged.", "Name the recipe of the run with --recipe.") from error
-
-
 def _without_suffix(name: str) -> str:
     return name.removesuffix(SUFFIX)
 
@@ -285,10 +250,6 @@ def _without_suffix(name: str) -> str:
 def default_name(recipe: str) -> str:
     """The run name of a recipe: its own, or the stem of its file."""
     return Path(recipe).stem if recipe.endswith(".toml") else recipe
-
-
-def _arguments_path(home: Path, name: str) -> Path:
-    return home / "data" / name / ARGUMENTS_FILE
 
 
 def _arguments(request: Request, name: str) -> tuple[str, ...]:

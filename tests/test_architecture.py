@@ -20,7 +20,7 @@ LEVELS = (
     {"picture"},
     {"lock", "attempt"},
     {"recipe", "artifact", "stopping"},
-    {"describe", "download", "machine", "custody", "ranks", "differences"},
+    {"describe", "download", "machine", "custody", "ranks", "differences", "remembered"},
     {"making"},
     {"stage"},
     {"corpus"},
