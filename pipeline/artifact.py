@@ -6,6 +6,7 @@ syncs to disk and renames the sibling onto the final name. A folder without a va
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,18 @@ class Artifact:
         if name not in self.manifest.files:
             raise InputError(f"{self.path} holds no {name}.", "Name an artifact of the right kind.")
         return self.path / name
+
+    def as_input(self, home: Path) -> InputRecord:
+        """How the manifest of what is made of this artifact names it."""
+        return InputRecord(path=path_from(home, self.path), fingerprint=self.manifest.fingerprint)
+
+
+def path_from(home: Path, path: Path) -> str:
+    """`path` as seen from `home`: `home` joined with it is `path`, also where either goes through a link."""
+    full, base = path.absolute(), home.absolute()
+    if full.is_relative_to(base):
+        return str(full.relative_to(base))
+    return os.path.relpath(path.resolve(), home.resolve())  # up from a link is up from where it points
 
 
 def hash_json(value: Any) -> str:

@@ -1,7 +1,6 @@
 """What the command `compare` does: makes the rungs of the ladder on one corpus and sets them side by side."""
 
 import json
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import runs, stopping
-from pipeline.artifact import Artifact, open_artifact
+from pipeline.artifact import Artifact, open_artifact, path_from
 from pipeline.errors import UsageError
 from pipeline.ladder.continuing import REPEATED_TOKENS, WRITTEN_TOKENS, prompt_of, written_by
 from pipeline.ladder.making import SLOT, folder_of, make_rung
@@ -135,7 +134,7 @@ def _with_seed(plan: Plan, seed: int) -> Run:
 def _told(run: Run, artifact: Artifact, seed: int, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "seed": seed,
-        "artifact": os.path.relpath(artifact.path, run.home),
+        "artifact": path_from(run.home, artifact.path),
         "fingerprint": artifact.manifest.fingerprint,
         "ids": artifact.manifest.inputs["ids"].fingerprint,
         **{name: metrics[name] for name in (*QUALITY, *COST) if name in metrics},

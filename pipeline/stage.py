@@ -7,7 +7,6 @@ when it has to run.
 
 import difflib
 import importlib
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 
 from pipeline import artifact as artifacts
 from pipeline import custody, differences, making, ranks, stopping
-from pipeline.artifact import Artifact, InputRecord, Manifest
+from pipeline.artifact import Artifact, Manifest
 from pipeline.attempt import RESUME, Attempt, parts_path, unfinished
 from pipeline.errors import InputError, UsageError
 from pipeline.making import Order, StageOutcome
@@ -252,10 +251,7 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
     inputs = open_inputs(run, stage)
     before = making.manifest_before(target, force)
     source = source_of(run, stage, before, reporter)
-    records = {
-        slot: InputRecord(path=os.path.relpath(a.path, run.home), fingerprint=a.manifest.fingerprint)
-        for slot, a in inputs.items()
-    }
+    records = {slot: artifact.as_input(run.home) for slot, artifact in inputs.items()}
     fingerprint = fingerprint_of(
         run, stage, {slot: record.fingerprint for slot, record in records.items()}, source.identity if source else None
     )

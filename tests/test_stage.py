@@ -27,6 +27,7 @@ from pipeline.errors import (
 )
 from pipeline.progress import Reporter
 from pipeline.recipe import Recipe
+from pipeline.report.chain import chain_to
 from pipeline.settings import Section
 from pipeline.stage import STAGE_NAMES, STAGES, Run, StageContext, fingerprint_of, run_stage, run_stages, select
 from pipeline.standing import status
@@ -468,3 +469,25 @@ def test_stages_are_selected_in_order() -> None:
 def test_every_expected_error_has_an_exit_code_of_its_own() -> None:
     codes = [cls.exit_code for cls in PipelineError.__subclasses__()]
     assert sorted(codes) == sorted(set(ExitCode) - {ExitCode.SEALED})
+
+
+def test_what_an_artifact_was_made_of_is_found_through_links(tiny_stages: TinyStages, tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first", name="first")
+    run_all(first)
+    (tmp_path / "deep/er").mkdir(parents=True)
+    (tmp_path / "deep/er/home").mkdir()
+    (tmp_path / "link").symlink_to("deep/er/home")
+    given = {"inputs": {slot: str(first.path(slot)) for slot in ("corpus", "ids")}}
+    second = make_run(tmp_path / "link", given, name="second")
+    run_stages(second, STAGES[3:], Reporter())
+    made = artifacts.open_artifact(second.path("classifier"), "classifier")
+    assert made.manifest.inputs["lm"].path == "models/second/lm-fwd"
+    # As earlier versions wrote it: up from the link by its name.
+    before = made.manifest.inputs["ids"].model_copy(update={"path": "../first/data/first/ids"})
+    earlier = artifacts.Artifact(
+        made.path, made.manifest.model_copy(update={"inputs": made.manifest.inputs | {"ids": before}})
+    )
+    link, home = tmp_path / "link", tmp_path / "deep/er/home"
+    for artifact, place in ((made, link), (made, home), (earlier, link)):
+        found = [one.role for one in chain_to(artifact, place) if one.manifest is not None]
+        assert found == ["ids", "lm", "classifier"]

@@ -1,11 +1,10 @@
 """One rung with one seed as a sealed artifact, made by the same contract as the stages' own."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from pipeline import making
-from pipeline.artifact import Artifact, InputRecord, hash_json, open_artifact
+from pipeline.artifact import Artifact, hash_json, open_artifact
 from pipeline.attempt import RESUME
 from pipeline.errors import InputError
 from pipeline.ladder import classification, counting, language_model, linear
@@ -67,7 +66,7 @@ def _order(run: Run, rung: Rung, seed: int, target: Path, ids: Artifact) -> Orde
         settings |= rung.settings.affecting_output()
     if not rung.is_certain:
         settings["seed"] = seed
-    inputs = {"ids": InputRecord(path=os.path.relpath(ids.path, run.home), fingerprint=ids.manifest.fingerprint)}
+    inputs = {"ids": ids.as_input(run.home)}
     fingerprint = hash_json(
         {"code_version": CODE_VERSION, "settings": settings, "inputs": {"ids": ids.manifest.fingerprint}}
     )

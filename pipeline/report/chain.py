@@ -1,6 +1,7 @@
 """The artifacts behind a run's last result, found by the fingerprints in the manifests and nothing else."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,12 @@ def _links(home: Path, last: Link) -> Iterator[Link]:
             seen.add(record.fingerprint)
             role = f"{link.role.partition('/')[0]}/{slot}" if link.is_of_start else slot
             path = home / record.path
-            queue.append(Link(role, path, record.fingerprint, _same(path, record.fingerprint)))
+            found = _same(path, record.fingerprint)
+            if found is None:  # earlier versions went up from a link by its name
+                by_name = Path(os.path.normpath(home.absolute() / record.path))
+                found = _same(by_name, record.fingerprint)
+                path = by_name if found else path
+            queue.append(Link(role, path, record.fingerprint, found))
 
 
 def _place(link: Link) -> tuple[bool, int]:
