@@ -1,5 +1,6 @@
 """Options that several commands share, told once."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -34,8 +35,9 @@ VariantOption = Annotated[
     str | None, typer.Option("--variant", metavar="NAME", help="Only this variant of the recipe. Default: all.")
 ]
 HomeOption = Annotated[
+    # A shell leaves the ~ of --home=~/x to us.
     Path, typer.Option("--home", metavar="DIR", help="Folder that holds data/ and models/. Default: the current one.",
-                       show_default=False),
+                       show_default=False, callback=lambda home: Path(os.path.expanduser(home))),
 ]
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Fetch nothing; short for --set prepare_corpus.offline=true. "

@@ -10,6 +10,7 @@ import typer
 from pipeline import runs
 from pipeline.artifact import read_manifest
 from pipeline.errors import UsageError
+from pipeline.options import HomeOption
 from pipeline.progress import Reporter
 from pipeline.stage import Run, Stage
 
@@ -35,10 +36,7 @@ def command(
     tensorboard: Annotated[
         Path | None, typer.Option("--tensorboard", metavar="FOLDER", help="Write TensorBoard event files there, too.")
     ] = None,
-    home: Annotated[
-        Path, typer.Option("--home", metavar="DIR", help="Folder that holds data/ and models/. Default: the current "
-                           "one.", show_default=False),
-    ] = Path(),
+    home: HomeOption = Path(),
 ) -> None:
     """Write the report of a run: one HTML page that needs nothing else, a Markdown twin, and its figures as JSON."""
     if run is not None:

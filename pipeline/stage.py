@@ -7,6 +7,7 @@ when it has to run.
 
 import difflib
 import importlib
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -162,7 +163,7 @@ class Run:
         value = getattr(self.recipe.inputs, slot, None)
         if value is None:
             return None
-        path, kind = Path(value), slot.removeprefix("start_")
+        path, kind = Path(os.path.expanduser(value)), slot.removeprefix("start_")
         by_name = None if path.exists() or kind not in MODEL_SLOTS else shipped(value, kind, self.recipe.run.direction)
         return by_name or path
 

@@ -362,6 +362,26 @@ def test_home_is_where_everything_goes(tmp_path: Path, tiny_stages: TinyStages) 
     assert states("--run", "mine", "--home", "elsewhere")[0] == "sealed"
 
 
+def test_a_tilde_that_the_shell_leaves_is_the_users_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_stages: TinyStages
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    good("run", "--recipe", "mine.toml", "--home=~/runs", "--until", "finetune_lm")
+    assert (tmp_path / "user/runs/data/mine/corpus/manifest.json").is_file()
+    assert f"next: python -m pipeline run --recipe mine.toml --home {tmp_path}/user/runs\n" in good(
+        "status", "--recipe", "mine.toml", "--home=~/runs"
+    ).stdout
+    assert call("report", "--run", "mine", "--home=~/other").stderr.startswith(
+        f"error: There is no run 'mine' in {tmp_path}/user/other."
+    )
+    tiny_stages.calls.clear()
+    given = (f"inputs.{slot}=~/runs/data/mine/{slot}" for slot in ("corpus", "ids"))
+    good("run", "--recipe", "mine.toml", *(word for one in given for word in ("--set", one)), "--until", "finetune_lm")
+    assert tiny_stages.ran == ["finetune_lm"]
+    assert not Path("~").exists()
+    assert remembered("mine")["set"][0] == "inputs.corpus=user/runs/data/mine/corpus"
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 75)])
 def test_a_stopped_run_goes_on(sent: signal.Signals, code: int) -> None:
     settings = ("--set", "tokenize_corpus.tokenizer=char")
