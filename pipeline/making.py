@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline import artifact as artifacts
@@ -85,21 +86,14 @@ def unchanged(order: Order, before: Manifest | None, reporter: Reporter, force: 
     return found
 
 
-def check_stayed(target: Path, inputs: Mapping[str, Artifact]) -> None:
-    """InputError if one of `inputs` was replaced while it was read; what was made of both for `target` is removed."""
-    for read in inputs.values():
-        now = artifacts.read_manifest(read.path)
-        if now is None or now.fingerprint != read.manifest.fingerprint:
-            attempt = attempts.unfinished(target)
-            if attempt is not None and not attempt.checkpoints:
-                shutil.rmtree(attempts.partial_path(target))
-            raise InputError(f"{read.path} was replaced while it was read.", "Type the same command again.")
-
-
-def make(order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Reporter) -> Artifact:
+def make(
+    order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Reporter,
+    inputs: Mapping[str, Artifact] = MappingProxyType({}),
+) -> Artifact:
     """Do the work and seal what came of it. Call with the lock held.
 
-    `work` gets the folder to write into, and whether it holds pieces of an earlier attempt at the same `order`.
+    `work` gets the folder to write into, and whether it holds pieces of an earlier attempt at the same `order`. It
+    reads `inputs`; InputError if one of them was replaced meanwhile.
     """
     folder, resuming = attempts.open_partial(
         order.target, order.fingerprint, code_version=order.code_version, settings=order.settings,
@@ -111,6 +105,7 @@ def make(order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Rep
     attempt = attempts.unfinished(order.target)
     spent_s = attempt.spent_s if attempt else 0.0
     outcome = work(folder, resuming)
+    _check_stayed(order.target, inputs)
     commit, dirty = provenance.git_state()
     process, wall_s = provenance.this_process(), spent_s + time.monotonic() - started
     host, job_id = ("", None) if order.anonymous else (process["host"], process["job_id"])
@@ -127,3 +122,14 @@ def make(order: Order, work: Callable[[Path, bool], StageOutcome], reporter: Rep
     shutil.rmtree(attempts.parts_path(order.target, order.fingerprint), ignore_errors=True)
     reporter.line(f"{order.stage}: sealed in {format_duration(wall_s)} ({order.target})")
     return sealed
+
+
+def _check_stayed(target: Path, inputs: Mapping[str, Artifact]) -> None:
+    """InputError if one of `inputs` was replaced while it was read; what was made of both for `target` is removed."""
+    for read in inputs.values():
+        now = artifacts.read_manifest(read.path)
+        if now is None or now.fingerprint != read.manifest.fingerprint:
+            attempt = attempts.unfinished(target)
+            if attempt is not None and not attempt.checkpoints:
+                shutil.rmtree(attempts.partial_path(target))
+            raise InputError(f"{read.path} was replaced while it was read.", "Type the same command again.")

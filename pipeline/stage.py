@@ -283,11 +283,9 @@ def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force:
         )
         if stage.trains:
             context.ranks.give(stage.name, context)
-        outcome: StageOutcome = _module(stage).run(context)
-        making.check_stayed(target, inputs)
-        return outcome
+        return _module(stage).run(context)
 
-    return making.make(order, work, reporter)
+    return making.make(order, work, reporter, inputs)
 
 
 def source_of(run: Run, stage: Stage, before: Manifest | None, reporter: Reporter) -> Source | None:
@@ -310,8 +308,11 @@ def open_inputs(run: Run, stage: Stage) -> dict[str, Artifact]:
 
 
 def _smaller(run: Run, stage: Stage) -> str:
-    """The command that asks for half the batch, if the stage has batches of more than one."""
-    bs, least = getattr(getattr(run.recipe, stage.name), "bs", 1), 2 if stage.name == "train_classifier" else 1
+    """The command that asks for half the batch, if the stage has batches, and larger ones than the least it takes."""
+    section = getattr(run.recipe, stage.name)
+    field = type(section).model_fields.get("bs")
+    least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), 1) if field else 1
+    bs = getattr(section, "bs", least)
     if bs <= least:
         return ""
     force = () if stage.name == "evaluate_classifier" else ("--force",)

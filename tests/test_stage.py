@@ -411,6 +411,22 @@ def test_exhausted_memory_names_the_batch_size(tmp_path: Path, tiny_stages: Tiny
             run_stage(run, before, Reporter())
 
 
+@pytest.mark.parametrize(("stage", "bs", "smaller"), [
+    ("finetune_lm", 3, 1), ("finetune_lm", 1, None), ("train_classifier", 3, 2), ("train_classifier", 2, None),
+])
+def test_half_a_batch_is_no_less_than_the_stage_takes(
+    tmp_path: Path, tiny_stages: TinyStages, stage: str, bs: int, smaller: int | None
+) -> None:
+    run = make_run(tmp_path, {stage: {"bs": bs}})
+    number = STAGE_NAMES.index(stage)
+    for before in STAGES[:number]:
+        run_stage(run, before, Reporter())
+    tiny_stages.act[stage] = lambda _: bytearray(1 << 62)
+    with pytest.raises(OutOfMemoryError) as caught:
+        run_stage(run, STAGES[number], Reporter())
+    assert re.findall(rf"{stage}\.bs=(\d+)", caught.value.mend) == ([] if smaller is None else [str(smaller)])
+
+
 def test_what_a_killed_library_left_behind_is_not_sealed(tmp_path: Path, tiny_stages: TinyStages) -> None:
     """safetensors writes to a temporary file of its own; a kill leaves it in the work folder."""
     run = make_run(tmp_path)

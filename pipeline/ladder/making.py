@@ -57,7 +57,7 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
                 fingerprint=order.fingerprint, reporter=reporter,
             )
 
-        return making.make(order, work, reporter)
+        return making.make(order, work, reporter, {"ids": ids})
 
 
 def _order(run: Run, rung: Rung, seed: int, target: Path, ids: Artifact) -> Order:
