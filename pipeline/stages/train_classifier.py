@@ -89,7 +89,6 @@ def prepare(context: StageContext) -> Prepared:
     counts = np.bincount(store.label_ids[documents["train"]], minlength=len(store.labels))
 
     architecture, head, model = _model(context, store.labels)
-
     _check_adversarial(settings, len(awd_lstm_clas_split(model)))
 
     backwards = run_settings.direction == "bwd"
@@ -188,7 +187,7 @@ def _check_adversarial(settings: TrainClassifierSettings, groups: int) -> None:
         if getattr(settings, name) and all(p.train_last and p.train_last < groups for p in settings.phases):
             raise UsageError(
                 f"train_classifier.{name} moves embeddings, in phases that train them, and none of the phases does.",
-                "Leave train_last out of a phase, or set it to 0.",
+                f"Leave train_last out of a phase, or set train_classifier.{name} to 0.",
             )
 
 

@@ -1,6 +1,7 @@
 """Gradients that are no numbers: the step is skipped and counted; too many in a row end the stage.
 
-A skipped step leaves nothing behind: neither a hidden state nor statistics of batch norm.
+What is no number stays nowhere: neither in a hidden state nor, of a step that is skipped, in the statistics of batch
+norm.
 """
 
 import math
