@@ -1,6 +1,7 @@
 """Schedules through the command line: everything on at once, the rate finder, and reading backwards."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -119,4 +120,4 @@ def test_find_lr_needs_the_inputs_of_its_stage(arguments: list[str], tmp_path: P
     recipe = [*arguments[:2], *arguments[4:], "--home", str(tmp_path)]
     missing = call("find-lr", "finetune_lm", *recipe, exit_code=3)
     assert "finetune_lm needs" in missing.stderr
-    assert "python -m pipeline numericalize_corpus" in missing.stderr
+    assert re.search(r"Make it first: python -m pipeline run .* --until numericalize_corpus\n$", missing.stderr)
