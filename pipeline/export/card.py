@@ -91,6 +91,12 @@ def write_packed_card(folder: Path, packed_from: Sequence[Path], request: CardRe
     model_card(models[0], evaluation, request, home, packed=models).save(folder / "README.md")
 
 
+def storage_of(model: Artifact) -> str:
+    """What the large matrices of a model are stored in: float32, or what `pack` made of it."""
+    storage: str = model.manifest.metrics.get("storage", "float32")
+    return storage
+
+
 def model_card(
     model: Artifact, evaluation: Artifact | None, request: CardRequest, home: Path, packed: Sequence[Artifact] = ()
 ) -> ModelCard:
@@ -110,6 +116,7 @@ def model_card(
     text = rendered(
         "pipeline.export", "pages",
         "model_card.md", name=escape(request.name), version=__version__, what=_WHAT[about.slot], **about.values(),
+        storage=storage_of(model),
         lineage=[
             [link.role, f"`{link.fingerprint[:12]}`", *(
                 [link.manifest.stage, link.manifest.created[:10]] if link.manifest else ["not at hand", ""]

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from pipeline import __version__
 from pipeline.artifact import MANIFEST, Artifact
-from pipeline.export.card import LIBRARY, CardRequest, model_card
+from pipeline.export.card import LIBRARY, CardRequest, model_card, storage_of
 from pipeline.export.placing import COMMAND, placed
 from pipeline.progress import Reporter
 
 MODEL, CONFIG, README = "model.safetensors", "config.json", "README.md"
 WEIGHTS_SUFFIX = ".safetensors"
 _ARCHITECTURES = {"classifier": "ULMFiTClassifier", "lm": "AWDLSTMLanguageModel"}
+_DTYPES = {"float32": "float32", "bf16": "bfloat16", "int8": "int8"}
+"""What the Hub calls the type that the large matrices are stored in."""
 
 
 def export_huggingface(
@@ -59,7 +61,7 @@ def config(model: Artifact) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model_type": LIBRARY, "architectures": [_ARCHITECTURES[slot]], "library_version": __version__,
         "direction": manifest.identity["direction"], "tokenizer": read("tokenizer/tokenizer.json")["kind"],
-        **read("architecture.json"), "dtype": "float32",
+        **read("architecture.json"), "dtype": _DTYPES[storage_of(model)],
     }
     if slot == "classifier":
         labels = read("labels.json")

@@ -161,7 +161,7 @@ def card_of_the_evaluated(home: Path) -> None:
     assert "has no packed model" in refused.stderr
 
 
-@pytest.mark.parametrize("storage", ["float32", "bf16"])
+@pytest.mark.parametrize("storage", ["float32", "bf16", "int8"])
 def test_what_is_packed_can_go_to_the_hub_and_come_back(home: Path, tmp_path: Path, storage: str) -> None:
     call("pack", str(home / "models/smoke/classifier-fwd"), "--output", str(tmp_path), "--storage", storage)
     packed = tmp_path / "classifier-fwd"

@@ -73,6 +73,15 @@ def test_commands_need_no_run_and_no_name_of_a_model(tmp_path: Path) -> None:
     assert np.load(tmp_path / "vectors.npy").shape == (2, 3 * emb_sz)
 
 
+def test_an_export_of_it_says_what_its_weights_are_stored_in(tmp_path: Path) -> None:
+    for option, folder in (("--classifier", "classifier-fwd"), ("--lm", "lm-fwd")):
+        output = tmp_path / folder
+        call("export", "--to", "huggingface", option, str(MODEL / folder), "--output", str(output))
+        assert json.loads((output / "config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16"
+        card = (output / "README.md").read_text(encoding="utf-8")
+        assert "in bf16 (vectors and small matrices in float32); `config.json`" in card
+
+
 def test_sample_starts_from_it_and_sample_word_from_nothing() -> None:
     assert load_recipe("sample").inputs.start_lm == DEFAULT_MODEL
     assert load_recipe("sample-word").inputs.start_lm is None
