@@ -26,6 +26,8 @@ def check_picture(path: Path, option: str, *, make_folder: bool = False) -> None
         path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path} is in a folder that is not there.", f"Make it: mkdir -p {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder.", "Choose another name.")
 
 
 def write_picture(path: Path, size: tuple[float, float], draw: Callable[["Figure"], None]) -> None:

@@ -42,6 +42,8 @@ def command(  # noqa: PLR0917
         raise UsageError("There is nothing to explain.", "Give texts, or pipe one text a line in.")
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html} is in a folder that is not there.", f"Make it: mkdir -p {html.parent}")
+    if html is not None and html.is_dir():
+        raise UsageError(f"--html {html} is a folder.", "Choose another name.")
     from rich.console import Console
 
     from pipeline.inference.bundle import load_classifier_bundle

@@ -8,6 +8,7 @@ import typer
 
 from pipeline.errors import UsageError
 from pipeline.options import HomeOption
+from pipeline.picture import check_picture
 from pipeline.pretrained import DEFAULT_MODEL
 from pipeline.progress import Reporter, printable
 
@@ -52,6 +53,8 @@ def command(  # noqa: PLR0917
             "It is not clear whose neighbours are meant.",
             "Give one of: --word (with --plus and --minus if you like), --text with --among, --plot with --words.",
         )
+    if plot is not None:
+        check_picture(plot, "--plot")
     from pipeline.inference.embed import load_embedder
     from pipeline.inference.models import find_model
     from pipeline.inference.neighbours import WordVectors, nearest_documents

@@ -178,6 +178,9 @@ def test_nothing_to_explain_and_nowhere_to_write(folder: Path, tmp_path: Path) -
     result = CliRunner().invoke(app, ["explain", "--model", str(folder), "--html", str(missing), "a"])
     assert result.exit_code == 2
     assert "is in a folder that is not there. Make it: mkdir -p" in result.output
+    folded = CliRunner().invoke(app, ["explain", "--model", "no model", "--html", str(tmp_path), "a"])
+    assert folded.exit_code == 2, "before a model is looked for"
+    assert f"--html {tmp_path} is a folder. Choose another name." in " ".join(folded.output.split())
     denied = CliRunner().invoke(app, ["explain", "--model", str(folder), "--html", "/sys/e.html", "a"])
     assert denied.exit_code == 7, denied.output
     assert "explain could not read or write" in denied.output

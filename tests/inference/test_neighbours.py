@@ -149,6 +149,13 @@ def test_the_command(language_model: Path, vectors: Path, tmp_path: Path) -> Non
     assert (tmp_path / "words.png").exists()
 
 
+def test_a_picture_that_cannot_be_is_refused_before_a_model_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "words.svg").mkdir()
+    refused = call("--plot", tmp_path / "words.svg", "--words", "film,story,cast", "--model", "no model")
+    assert refused.exit_code == ExitCode.USAGE
+    assert f"--plot {tmp_path / 'words.svg'} is a folder. Choose another name." in refused.stderr
+
+
 @pytest.mark.parametrize(
     "args",
     [(), ("--word", "a", "--text", "b", "--among", "c"), ("--text", "b"), ("--among", "c"), ("--plot", "x.png"),
