@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from pipeline.errors import InputError, UsageError
 from pipeline.pretrained import shipped
 from pipeline.settings import RunSettings
+from pipeline.training.device import resolve_device
 
 _NAMES = {"classifier": "classifier", "lm": "language model"}
 
@@ -40,10 +41,12 @@ def find_model(model: str, home: Path, slots: Sequence[str], option: str = "--mo
 
 
 def run_settings(precision: str, device: str) -> RunSettings:
-    """The settings that load a model as --precision and --device say; UsageError for what they cannot be."""
+    """The settings that load a model as --precision and --device say; UsageError for what they cannot be (here)."""
     asked = {"precision": precision, "device": device}
     try:
-        return RunSettings.model_validate(asked)
+        settings = RunSettings.model_validate(asked)
     except ValidationError as error:
         where, why = str(error.errors()[0]["loc"][0]), error.errors()[0]["msg"]
         raise UsageError(f"--{where} cannot be {asked[where]!r}: {why}.") from error
+    resolve_device(settings, by_options=True)  # later it would name settings, which these commands have not
+    return settings

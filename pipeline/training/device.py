@@ -66,11 +66,13 @@ def cpu_has_bf16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
-def resolve_device(run: RunSettings, ranks: Ranks = ALONE) -> Device:
+def resolve_device(run: RunSettings, ranks: Ranks = ALONE, *, by_options: bool = False) -> Device:
     """The device and precision of a run; UsageError if the request cannot be met here.
 
     Of several processes each gets a GPU of its own: that of its number on its machine, or the only one it can see.
+    `by_options`: it was asked for with --device and --precision, which the error then names, and not with settings.
     """
+    called, give = ("--", "Use --{} {}") if by_options else ("run.", "Use --set run.{}={}")
     name = run.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,18 +84,22 @@ def resolve_device(run: RunSettings, ranks: Ranks = ALONE) -> Device:
     if device.type == "cuda" and (
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
-        raise UsageError(f"run.device is {name}, but torch sees no such GPU here.", "Use --set run.device=cpu or auto.")
+        raise UsageError(
+            f"{called}device is {name}, but torch sees no such GPU here.", give.format("device", "cpu or auto.")
+        )
     on_cuda = device.type == "cuda"
     precision = run.precision
     if precision == "auto":
         precision = "fp16" if on_cuda else "bf16" if cpu_has_bf16() else "fp32"
     if precision == "fp16" and not on_cuda and not run.allow_fp16_on_cpu:
         raise UsageError(
-            "run.precision is fp16, which this CPU would only emulate slowly.",
-            "Use --set run.precision=auto, or --set run.allow_fp16_on_cpu=true to try the fp16 path without a GPU.",
+            f"{called}precision is fp16, which this CPU would only emulate slowly.",
+            give.format("precision", "auto") + (
+                "." if by_options else ", or --set run.allow_fp16_on_cpu=true to try the fp16 path without a GPU."
+            ),
         )
     if precision == "bf16" and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise UsageError(f"run.precision is bf16, which {device} cannot run.", "Use --set run.precision=fp16.")
+        raise UsageError(f"{called}precision is bf16, which {device} cannot run.", give.format("precision", "fp16."))
     if ranks.size > 1 and on_cuda:
         torch.cuda.set_device(device)
     return Device(device, run.precision, precision)

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_classifiers import LABELS, WORDS, seal_classifier
+from typer.testing import CliRunner
 
 from pipeline import stopping
+from pipeline.cli import app
 from pipeline.errors import DataError, DivergedError, InputError, LockedError, Stopped, UsageError
 from pipeline.inference import inputs
 from pipeline.inference.bulk import Request
@@ -277,11 +279,21 @@ def test_two_commands_for_one_output(model: Path, tmp_path: Path) -> None:
         ({"texts": ("a",), "output": Path("no/where/out.csv")}, r"in a folder that is not there\. Make it: mkdir -p"),
         ({"input": Path("x.csv"), "output": Path("./x.csv")}, r"--output x\.csv is the input\."),
         ({"texts": ("a",), "precision": "int3"}, r"--precision cannot be 'int3': Input should be 'auto', 'fp16'"),
+        ({"texts": ("a",), "precision": "fp16"}, r"^--precision is fp16, .* emulate slowly\. Use --precision auto\.$"),
+        ({"texts": ("a",), "device": "cuda:99"}, r"^--device is cuda:99, .* here\. Use --device cpu or auto\.$"),
     ],
 )
 def test_commands_that_cannot_be_right(model: Path, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run(model, **asked)
+
+
+@pytest.mark.parametrize("command", [("embed", "a"), ("generate",), ("serve", "--port", "0")])
+def test_other_commands_name_their_own_options_too(command: tuple[str, ...]) -> None:
+    refused = CliRunner().invoke(app, [*command, "--device", "cpu", "--precision", "fp16"])
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("would only emulate slowly. Use --precision auto.\n")
+    assert "--set" not in refused.stderr
 
 
 def test_inputs_that_cannot_be_read(model: Path, tmp_path: Path) -> None:
