@@ -37,10 +37,13 @@ def tables_of(path: Path) -> list[tuple[str, Path]]:
     return tables
 
 
-def read_table(path: Path, settings: PrepareCorpusSettings, prefix: str = "") -> Iterator[RawDocument]:
+def read_table(
+    path: Path, settings: PrepareCorpusSettings, prefix: str = "", *, ids_may_lack: bool = False
+) -> Iterator[RawDocument]:
     """The rows of a .csv, .jsonl or .parquet file as documents; the columns are named in `settings`.
 
-    The id is `prefix` and the row number, counted from 0, unless `id_column` is set. Raises InputError for a file that
+    The id is `prefix` and the row number, counted from 0, unless `id_column` is set; with `ids_may_lack` so is that of
+    a row whose id is empty, which is a DataError otherwise. Raises InputError for a file that
     is not such a table and for a document or row of more than MAX_DOCUMENT_BYTES, DataError for a column it does not
     have or has twice, for a list or an object in place of text, and for an unknown split.
     """
@@ -60,8 +63,14 @@ def read_table(path: Path, settings: PrepareCorpusSettings, prefix: str = "") ->
                 f"{where} holds a text of more than {MAX_DOCUMENT_BYTES:,} bytes, the most a document may have.",
                 "Cut it into several documents.",
             )
+        doc_id = _as_text(row.get("id"), where)
+        if doc_id is None and "id" in row and not ids_may_lack:
+            raise DataError(
+                f"{where} has no id in column {settings.id_column!r}.",
+                "Unset prepare_corpus.id_column to use row numbers.",
+            )
         yield RawDocument(
-            doc_id=_required(row["id"], settings.id_column, where) if "id" in row else f"{prefix}{number}",
+            doc_id=doc_id or f"{prefix}{number}",
             split=_split(row["split"], where) if "split" in row else "train",
             label=_as_text(row.get("label"), where),
             group=_as_text(row.get("group"), where),
@@ -239,15 +248,6 @@ def _split(value: Any, where: str) -> str:
             f"{where} has the unknown split {(name or '')[:80]!r}.", "Splits are train, valid, test and unlabelled."
         )
     return split
-
-
-def _required(value: Any, column: str | None, where: str) -> str:
-    text = _as_text(value, where)
-    if text is None:
-        raise DataError(
-            f"{where} has no id in column {column!r}.", "Unset prepare_corpus.id_column to use row numbers."
-        )
-    return text
 
 
 def _as_text(value: Any, where: str) -> str | None:

@@ -49,8 +49,9 @@ def from_lines(stream: BinaryIO, name: str) -> Iterator[InputText]:
 def from_file(path: Path, id_column: str | None, text_column: str) -> Iterator[InputText]:
     """The lines of a .txt file, or the rows of a .csv, .jsonl or .parquet file.
 
-    `id_column` None: the column `id` if there is one, else the row number, counted from 0. Raises InputError for a
-    file that is not there or not of its kind, DataError for a column it does not have.
+    `id_column` None: what stands in the column `id`, if there is one, else the row number, counted from 0. Raises
+    InputError for a file that is not there or not of its kind, DataError for a column it does not have and for a row
+    without an id in the column that was named.
     """
     if not path.is_file():
         raise InputError(f"{path} is {'not a file' if path.exists() else 'not there'}.", "Correct --input.")
@@ -70,7 +71,7 @@ def from_file(path: Path, id_column: str | None, text_column: str) -> Iterator[I
 def _rows(path: Path, id_column: str | None, text_column: str) -> Iterator[RawDocument]:
     def rows(column: str | None) -> Iterator[RawDocument]:
         settings = PrepareCorpusSettings(text_column=text_column, label_column=None, id_column=column)
-        return read_table(path, settings)
+        return read_table(path, settings, ids_may_lack=id_column is None)
 
     if id_column is not None:
         return rows(id_column)

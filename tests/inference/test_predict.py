@@ -140,6 +140,16 @@ def test_columns_can_be_named(model: Path, tmp_path: Path) -> None:
         run(model, input=path, id_column="no", text_column="body")
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_row_without_an_id_has_its_number_unless_the_column_was_named(
+    model: Path, tmp_path: Path, suffix: str
+) -> None:
+    source = table(tmp_path / f"in{suffix}", ["film", "dull", "cast"], ["a", " ", "c"])
+    assert [row["id"] for row in rows_of(run(model, input=source)[0])] == ["a", "1", "c"]
+    with pytest.raises(DataError, match=r"row 1 of .* has no id in column 'id'\."):
+        run(model, input=source, id_column="id")
+
+
 def stop_at(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
     """Ask for a stop when the command looks for one the `moment`th time."""
     seen = 0
