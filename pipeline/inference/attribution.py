@@ -39,11 +39,13 @@ class Word:
 
 
 def attribute(
-    classifier: LoadedClassifier, ids: NDArray[Any], class_id: int, *, gradient_tokens: int = GRADIENT_TOKENS
+    classifier: LoadedClassifier, ids: NDArray[Any], class_id: int, *, gradient_tokens: int = GRADIENT_TOKENS,
+    between_steps: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float64]:
     """Contribution [T] of each token of a document, given as ids from its beginning, to the log-odds of a class.
 
-    NaN for all but the `gradient_tokens` tokens that the model reads last.
+    NaN for all but the `gradient_tokens` tokens that the model reads last. `between_steps` may end the work by an
+    exception.
     """
     model, step = classifier.model, -1 if classifier.direction == "bwd" else 1
     reading = torch.from_numpy(ids[::step].astype(np.int64)).to(model.encoder.embedding.weight.device)
@@ -51,11 +53,15 @@ def attribute(
     found = np.full(len(ids), np.nan)
     # cuDNN has no backward pass of an LSTM in eval mode.
     with classifier.device.kernels(), torch.backends.cudnn.flags(enabled=False):
-        before, state = _read(model, reading[:n_before])
-        found[n_before:] = input_x_gradient(
-            model.encoder.embedding(reading[n_before:]),
-            lambda embedded: log_odds(_logits(model, embedded, before, state), class_id),
-        )
+        before, state = _read(model, reading[:n_before], between_steps)
+        between_steps()
+
+        def score(embedded: Tensor) -> Tensor:
+            logits = _logits(model, embedded, before, state)
+            between_steps()
+            return log_odds(logits, class_id)
+
+        found[n_before:] = input_x_gradient(model.encoder.embedding(reading[n_before:]), score)
     return found[::step]
 
 
@@ -73,12 +79,15 @@ def log_odds(logits: Tensor, class_id: int) -> Tensor:
     return logits[..., class_id] - torch.logsumexp(others, dim=-1)
 
 
-def _read(model: Classifier, reading: Tensor) -> tuple[list[Tensor], State | None]:
+def _read(
+    model: Classifier, reading: Tensor, between_steps: Callable[[], None]
+) -> tuple[list[Tensor], State | None]:
     """Outputs [T, D] and state after the tokens that get no gradient, in steps of `seq_len`."""
     outputs: list[Tensor] = []
     state: State | None = None
     with torch.no_grad():
         for part in torch.split(reading, model.shape.seq_len) if len(reading) else ():
+            between_steps()
             output, state = model.encoder(part[None], state)
             outputs.append(output[0])
     return outputs, state

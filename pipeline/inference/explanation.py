@@ -64,7 +64,7 @@ def explain(
     predicted = bundle.labels[int(probabilities.argmax())]
     class_id = bundle.labels.index(label or predicted)
     if method == "gradient":
-        values = attribute(bundle.classifier, ids, class_id)
+        values = attribute(bundle.classifier, ids, class_id, between_steps=between_steps)
     else:
         groups = word_groups(bundle.text.tokenizer, tokens)
         values = occlude(bundle.classifier, ids, class_id, groups, between_steps=between_steps)

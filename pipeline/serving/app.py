@@ -75,7 +75,7 @@ class Service:
     async def _predict(self, request: Request) -> Response:
         body = await self._body(request, PredictBody)
         name, bundle = self._classifier(body.model)
-        found = await self._in_time(self._batcher.probabilities(bundle, body.texts))
+        found = await self._in_time(request, self._batcher.probabilities(bundle, body.texts))
         predictions = [
             {
                 "label": bundle.labels[int(row.argmax())], "probability": float(row.max()),
@@ -91,7 +91,7 @@ class Service:
         if body.label is not None and body.label not in bundle.labels:
             raise HTTPException(422, f"label: {name} has {', '.join(map(repr, bundle.labels))}.")
         found = await self._in_time(
-            self._slow.run(lambda check: explain(bundle, body.text, body.method, body.label, check))
+            request, self._slow.run(lambda check: explain(bundle, body.text, body.method, body.label, check))
         )
         return JSONResponse({"model": name, **found.to_dict()})
 
@@ -108,7 +108,7 @@ class Service:
                 check()
             return samples
 
-        found = await self._in_time(self._slow.run(write))
+        found = await self._in_time(request, self._slow.run(write))
         return JSONResponse({
             "model": name,
             "samples": [{"text": one.text, "written": one.written, "ended": one.ended} for one in found],
@@ -170,10 +170,10 @@ class Service:
             raise HTTPException(408, what, {"connection": "close"}) from None
         return bytes(data)
 
-    async def _in_time(self, work: Awaitable[Answer]) -> Answer:
+    async def _in_time(self, request: Request, work: Awaitable[Answer]) -> Answer:
         try:
             async with asyncio.timeout(self.limits.request_s):
-                return await work
+                return await _while_wanted(request, work)
         except Busy:
             raise HTTPException(503, "Too many requests wait; try again.", {"retry-after": "1"}) from None
         except TimeoutError:
@@ -183,6 +183,26 @@ class Service:
     async def _failed(self, request: Request, error: Exception) -> Response:
         self._reporter.line(f"error: {request.url.path}: {error}")
         return JSONResponse({"error": "The model could not answer; the server's log says why."}, 500)
+
+
+async def _while_wanted(request: Request, work: Awaitable[Answer]) -> Answer:
+    """What `work` returns. It is cancelled when the client goes away: ClientDisconnect; and when we are."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client of a request whose body was read has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -92,12 +92,23 @@ def test_a_class_there_is_not_is_refused(bundle: ClassifierBundle) -> None:
         explain(bundle, TEXT, label="good")
 
 
-def test_it_can_be_stopped_between_steps(bundle: ClassifierBundle) -> None:
-    def stop() -> None:
-        raise Stopped("enough")
+@pytest.mark.parametrize("method", ["gradient", "occlusion"])
+def test_it_can_be_stopped_between_steps(bundle: ClassifierBundle, method: str) -> None:
+    n_predicting = n_seen = 0
 
+    def count() -> None:
+        nonlocal n_predicting
+        n_predicting += 1
+
+    def stop() -> None:
+        nonlocal n_seen
+        n_seen += 1
+        if n_seen > n_predicting:  # the class is known, and its words are weighed
+            raise Stopped("enough")
+
+    bundle.probabilities([bundle.text.read(TEXT)[1]], between_steps=count)
     with pytest.raises(Stopped, match="enough"):
-        explain(bundle, TEXT, "occlusion", between_steps=stop)
+        explain(bundle, TEXT, method, between_steps=stop)  # type: ignore[arg-type]
 
 
 # --- the command --------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What the endpoints answer is what the models say, whoever asks at the same time."""
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -142,6 +143,8 @@ class Gate:
 
     reached: threading.Event = field(default_factory=threading.Event)
     open: threading.Event = field(default_factory=threading.Event)
+    given_up: threading.Event = field(default_factory=threading.Event)
+    """The work was ended before it was done."""
 
 
 def held(models: Models, gate: Gate) -> Models:
@@ -154,7 +157,11 @@ def held(models: Models, gate: Gate) -> Models:
         def forward(self, rows: Rows, step_tokens: int, between_steps: Callable[[], None] = lambda: None) -> Tensor:
             gate.reached.set()
             assert gate.open.wait(60)
-            return forward(rows, step_tokens, between_steps)
+            try:
+                return forward(rows, step_tokens, between_steps)
+            except Exception:
+                gate.given_up.set()
+                raise
 
     model = Held(classifier.model.encoder, classifier.model.head, classifier.model.shape)
     return Models({"one": replace(bundle, classifier=replace(classifier, model=model))})
@@ -191,6 +198,25 @@ def test_what_takes_too_long_is_given_up(models: Models) -> None:
                 assert answer.json()["error"].startswith("The answer took over 0.3 seconds")
         finally:
             gate.open.set()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/predict", {"texts": ["a film"]}), ("/explain", {"text": "a film", "method": "gradient"})]
+)
+def test_work_ends_when_its_client_has_gone(models: Models, path: str, body: object) -> None:
+    gate = Gate()
+    with running(held(models, gate)) as server:
+        sent = httpx.Request("POST", server.url + path, json=body)
+        head = "".join(f"{name}: {value}\r\n" for name, value in sent.headers.items())
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + sent.content)
+            assert gate.reached.wait(60)
+        try:
+            while not counted(server).get(("staged_ulmfit_requests_total", path, "400")):
+                time.sleep(0.01)
+        finally:
+            gate.open.set()
+        assert gate.given_up.wait(60)
 
 
 def test_a_stop_finishes_what_was_accepted(models: Models) -> None:
