@@ -62,7 +62,7 @@ class Service:
         self.app = Starlette(
             routes=routes, middleware=[guard],
             exception_handlers={
-                HTTPException: _refused, PipelineError: self._failed, ClientDisconnect: _gone, Exception: _defect,
+                HTTPException: _refused, PipelineError: self._failed, ClientDisconnect: _gone,
             },
         )
         self.app.router.redirect_slashes = False
@@ -217,11 +217,6 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": "The client went away."}, 400)
-
-
-async def _defect(request: Request, error: Exception) -> Response:
-    """Starlette hands the error on to uvicorn, which logs it."""
-    return JSONResponse({"error": "The server has a defect; its log says more."}, 500)
 
 
 def _fixed(answer: dict[str, Any]) -> Callable[[Request], Awaitable[Response]]:

@@ -59,6 +59,11 @@ class Guard:
                     await refusal(scope, receive, guarded)
         except TimeoutError:
             return  # the client does not read its answer; uvicorn closes the connection
+        except Exception:  # a defect, which uvicorn logs
+            if not status:
+                defect = JSONResponse({"error": "The server has a defect; its log says more."}, 500)
+                await defect(scope, receive, guarded)
+            raise
         finally:
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.seconds.labels(path).observe(time.perf_counter() - started)

@@ -23,6 +23,7 @@ from pipeline.inference.bundle import load_classifier_bundle
 from pipeline.inference.classifier import Classifier
 from pipeline.inference.generate import Sampling, generate
 from pipeline.inference.pooling import Rows
+from pipeline.serving.guard import SECURITY_HEADERS
 from pipeline.serving.limits import MAX_TEXTS, Limits
 from pipeline.serving.models import Models, names
 from pipeline.settings import RunSettings
@@ -256,6 +257,16 @@ def test_a_model_that_fails_is_told_without_details(
         assert server.post("/predict", {"texts": ["a"], "model": "good"}).status_code == 200
     assert capsys.readouterr().err.count("gives probabilities that are not finite for 1 of 1 texts.") == 2
     assert caplog.records == []
+
+
+def test_a_defect_is_answered_as_carefully_and_counted(models: Models, caplog: pytest.LogCaptureFixture) -> None:
+    defective = Models({"one": replace(models.classifiers["one"], labels=[])})
+    with caplog.at_level(logging.ERROR), running(defective) as server:
+        answer = server.post("/predict", {"texts": ["a"]})
+        assert (answer.status_code, answer.json()) == (500, {"error": "The server has a defect; its log says more."})
+        assert answer.headers.items() >= SECURITY_HEADERS.items()
+        assert counted(server)["staged_ulmfit_requests_total", "/predict", "500"] == 1
+    assert "Exception in ASGI application" in caplog.text
 
 
 def test_models_get_short_names_that_differ(tmp_path: Path) -> None:
