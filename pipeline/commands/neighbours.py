@@ -37,8 +37,9 @@ def command(  # noqa: PLR0917
     ),
     model: Annotated[
         str | None, typer.Option("--model", metavar="FOLDER|RUN", help="A sealed language model or classifier, or the "
-                                 "run that has one; of a run that has both, the language model. Default: "
-                                 f"{DEFAULT_MODEL}; with --among the model that made it.")
+                                 "run that has one; of a run that has both, the language model, but with --among the "
+                                 f"classifier, as `embed` does. Default: {DEFAULT_MODEL}; with --among the model that "
+                                 "made it.")
     ] = None,
     home: HomeOption = Path(),
 ) -> None:
@@ -55,14 +56,17 @@ def command(  # noqa: PLR0917
         )
     if plot is not None:
         check_picture(plot, "--plot")
-    from pipeline.inference.embed import load_embedder
+    from pipeline.inference.embed import SLOTS, load_embedder
     from pipeline.inference.models import find_model
-    from pipeline.inference.neighbours import WordVectors, nearest_documents
+    from pipeline.inference.neighbours import WordVectors, model_of, nearest_documents
     from pipeline.inference.vectors import read_origin
 
     origin = read_origin(among) if among is not None else None
-    named = model or (origin.model if origin else DEFAULT_MODEL)
-    embedder = load_embedder(find_model(named, home, ("lm", "classifier")))
+    if origin is not None:
+        folder = find_model(model, home, SLOTS) if model else model_of(origin, home)
+    else:
+        folder = find_model(model or DEFAULT_MODEL, home, ("lm", "classifier"))
+    embedder = load_embedder(folder)
     Reporter().line(f"neighbours: {embedder.path}")
     if plot is not None and words is not None:
         from pipeline.inference.word_plot import plot_words

@@ -155,7 +155,7 @@ class _Embedding:
 
     def written_as(self, suffix: str) -> Format:
         size = self.embedder.size(self.pooling)
-        return FORMATS[suffix](Origin(str(self.path), self.embedder.fingerprint, self.pooling, size))
+        return FORMATS[suffix](Origin(str(self.path.absolute()), self.embedder.fingerprint, self.pooling, size))
 
     def rows(
         self, ids: Sequence[str], documents: Rows, check: Callable[[], None], done: Callable[[int], Any]

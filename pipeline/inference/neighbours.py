@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.artifact import MANIFEST, read_manifest
 from pipeline.errors import InputError, UsageError
 from pipeline.inference.embed import Embedder
 from pipeline.inference.vectors import Matrix, Origin, read_blocks
+from pipeline.pretrained import shipped_models
 from pipeline.text.rules import SPACE, SPECIAL_TOKENS
 
 Nearest = list[tuple[str, float]]
@@ -67,6 +69,21 @@ class WordVectors:
         names = list(self.numbers)
         order = np.argsort(-cosines, kind="stable")[:n]
         return [(names[i], float(cosines[i])) for i in order if np.isfinite(cosines[i])]
+
+
+def model_of(origin: Origin, home: Path) -> Path:
+    """Folder of the model that made document vectors: where it was then, or is now below `home` or among what ships.
+
+    If it is in none of these, the place where it was.
+    """
+    recorded = Path(origin.model)
+    places = [recorded, home / recorded, home / "models" / Path(*recorded.parts[-2:])]
+    places += [folder / recorded.name for folder in shipped_models().values()]
+    for place in places:
+        manifest = read_manifest(place) if (place / MANIFEST).exists() else None
+        if manifest is not None and manifest.fingerprint == origin.fingerprint:
+            return place
+    return recorded
 
 
 def nearest_documents(embedder: Embedder, text: str, path: Path, origin: Origin, n: int = 10) -> Nearest:

@@ -26,7 +26,7 @@ class Origin:
     """What document vectors were made by."""
 
     model: str
-    """Folder of the model, as it was then."""
+    """Folder of the model in full, as it was then; in earlier files as seen from the current folder of then."""
     fingerprint: str
     pooling: Pooling
     size: int

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from tiny_classifiers import seal_classifier
 from tiny_language_models import seal_language_model
 from typer.testing import CliRunner, Result
 
@@ -17,7 +18,7 @@ from pipeline.errors import ExitCode, InputError, UsageError
 from pipeline.inference import inputs, word_plot
 from pipeline.inference.bulk import Request
 from pipeline.inference.embed import embed, load_embedder
-from pipeline.inference.neighbours import WordVectors, nearest_documents
+from pipeline.inference.neighbours import WordVectors, model_of, nearest_documents
 from pipeline.inference.vectors import read_origin
 from pipeline.inference.word_plot import plot_words
 from pipeline.progress import Reporter
@@ -147,6 +148,29 @@ def test_the_command(language_model: Path, vectors: Path, tmp_path: Path) -> Non
     picture = call("--plot", tmp_path / "words.png", "--words", "film, story,cast", "--model", language_model)
     assert picture.stdout == f"{tmp_path / 'words.png'}\n"
     assert (tmp_path / "words.png").exists()
+
+
+def test_the_model_of_document_vectors_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    classifier = seal_classifier(home / "models" / "one" / "classifier-fwd")
+    seal_language_model(home / "models" / "one" / "lm-fwd")
+    monkeypatch.chdir(home)
+    asked = ["embed", "a warm film", "dull", "--model", "one", "--device", "cpu", "--output", "v.parquet"]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    asking = ("--text", "a warm film", "--top", "1", "--among")
+    for more in ((), ("--model", "one", "--home", home), ("--model", classifier)):
+        found = call(*asking, home / "v.parquet", *more)
+        assert found.stdout.split()[1:] == ["0"], found.output
+    before = replace(read_origin(home / "v.parquet"), model="models/one/classifier-fwd")  # as it was written once
+    assert model_of(before, home) == classifier
+    moved = home.rename(tmp_path / "moved")
+    assert call(*asking, moved / "v.parquet", "--home", moved).stdout.split()[1:] == ["0"]
+    gone = call(*asking, moved / "v.parquet")
+    assert gone.exit_code == ExitCode.INPUT
+    assert f"{classifier} is not there" in gone.stderr
 
 
 def test_a_picture_that_cannot_be_is_refused_before_a_model_is_looked_for(tmp_path: Path) -> None:
