@@ -69,6 +69,10 @@ def command(  # noqa: PLR0917
     slot: Slot = "lm" if to == "fastai" or lm is not None else "classifier"
     if lm is not None and classifier is not None:
         raise UsageError("--classifier and --lm both say which model.", "Give one of them.")
+    if evaluation is not None and lm is not None:
+        raise UsageError("--evaluation is of a classifier, and --lm is a language model.", "Leave out one of the two.")
+    if split is not None and texts is not None:
+        raise UsageError("--split and --input both say what is compared.", "Give one of them.")
     reporter = Reporter()
     model = find_model(slot, lm if slot == "lm" else classifier, run, home)
     if to == "fastai":
