@@ -51,7 +51,8 @@ class Result:
 
 
 def read_results(names: Sequence[str], home: Path) -> list[Result]:
-    """What was evaluated under each of `names`: runs below `home`, or folders of evaluations and ensembles.
+    """What was evaluated under each of `names`: runs below `home`, models that ship, or folders of evaluations and
+    ensembles.
 
     Raises InputError if there is nothing or it is damaged, UsageError if the runs have no corpus in common.
     """
@@ -89,18 +90,21 @@ def _read(name: str, home: Path) -> list[Result]:
     manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
     if manifest is not None and manifest.slot in SLOTS:
         return [_result(folder.resolve().parent.name, Artifact(folder, manifest), home)]
-    found = []
-    for slot in SLOTS:
-        folder = home / "models" / name / slot
-        manifest = read_manifest(folder)
-        if manifest is not None:
-            found.append(_result(name, Artifact(folder, manifest), home))
+    shipped = shipped_models().get(name)
+    found = _results_in(home / "models" / name, name, home)
+    if not found and shipped is not None:
+        found = _results_in(shipped, name, home)
     if not found:
         raise InputError(
             f"{name} is no run in {home / 'models'} that was evaluated, and no folder of an evaluation.",
             f"Make it first: python -m pipeline run --run {name}",
         )
     return found
+
+
+def _results_in(folder: Path, name: str, home: Path) -> list[Result]:
+    manifests = ((folder / slot, read_manifest(folder / slot)) for slot in SLOTS)
+    return [_result(name, Artifact(path, manifest), home) for path, manifest in manifests if manifest is not None]
 
 
 def _result(name: str, artifact: Artifact, home: Path) -> Result:

@@ -22,8 +22,8 @@ def command(  # noqa: PLR0917
         Path | None, typer.Option("--lm", metavar="FOLDER", help="A sealed language model (fastai, huggingface).")
     ] = None,
     run: Annotated[
-        str | None, typer.Option("--run", metavar="NAME", help="Or the run that has one: its language model for "
-                                 "fastai, its classifier for the others.")
+        str | None, typer.Option("--run", metavar="NAME", help="Or the run that has one, or the model that ships: "
+                                 "its language model for fastai, its classifier for the others.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="fastai: of NAME.pth and the two files beside it. Default: lm_fwd or "

@@ -12,8 +12,8 @@ from pipeline.progress import printable
 
 def command(
     names: Annotated[
-        list[str], typer.Argument(metavar="RUN|FOLDER...", help="Evaluated runs of one corpus, or the folders of "
-                                  "evaluations and ensembles.")
+        list[str], typer.Argument(metavar="RUN|FOLDER...", help="Evaluated runs of one corpus, models that ship, "
+                                  "or the folders of evaluations and ensembles.")
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help='One list of {"run", "slot", "how", "metrics", "language_model", "stages": '

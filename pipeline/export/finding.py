@@ -5,13 +5,14 @@ from typing import Literal
 
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.errors import InputError, UsageError
+from pipeline.pretrained import shipped
 
 Slot = Literal["lm", "classifier"]
 _NAMES: dict[Slot, str] = {"lm": "language model", "classifier": "classifier"}
 
 
 def find_model(slot: Slot, folder: Path | None, run: str | None, home: Path) -> Artifact:
-    """The model in `folder`, or the one that `run` has below `home`.
+    """The model in `folder`, or the one that `run` has below `home`, or the one that ships under this name.
 
     Raises UsageError if both or none are named or the run has two, InputError if there is none or it is damaged.
     """
@@ -21,6 +22,9 @@ def find_model(slot: Slot, folder: Path | None, run: str | None, home: Path) -> 
         assert run is not None
         folders = [home / "models" / run / f"{slot}-{direction}" for direction in ("fwd", "bwd")]
         found = [folder for folder in folders if read_manifest(folder) is not None]
+        ships = shipped(run, slot)
+        if not found and ships is not None and ships.exists():
+            found = [ships]
         if len(found) != 1:
             what = f"two {_NAMES[slot]}s" if found else f"no sealed {_NAMES[slot]} in {home.resolve()}"
             raise (UsageError if found else InputError)(

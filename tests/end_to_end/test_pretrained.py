@@ -73,6 +73,18 @@ def test_commands_need_no_run_and_no_name_of_a_model(tmp_path: Path) -> None:
     assert np.load(tmp_path / "vectors.npy").shape == (2, 3 * emb_sz)
 
 
+def test_results_and_export_know_it_by_its_name(tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path))
+    accuracy = percent(manifest(MODEL / "evaluation")["metrics"]["accuracy"])
+    assert re.search(rf"^{DEFAULT_MODEL} .* {accuracy} ", call("results", DEFAULT_MODEL, *home).stdout, re.MULTILINE)
+    for to, file in (("huggingface", "model.safetensors"), ("fastai", "lm_fwd.pth")):
+        call("export", "--to", to, "--run", DEFAULT_MODEL, *home, "--output", str(tmp_path / to))
+        assert (tmp_path / to / file).exists()
+    assert "has no sealed classifier" in call(
+        "export", "--to", "huggingface", "--run", "nobody", *home, "--output", str(tmp_path / "no"), exit_code=3
+    ).stderr
+
+
 def test_an_export_of_it_says_what_its_weights_are_stored_in(tmp_path: Path) -> None:
     for option, folder in (("--classifier", "classifier-fwd"), ("--lm", "lm-fwd")):
         output = tmp_path / folder
