@@ -108,3 +108,17 @@ def test_tokens_that_the_recipe_names_have_no_shares(home: Path) -> None:
 def test_what_is_no_share_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"is no share"):
         Share.parse(text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_shares_of_the_imdb_archive_put_together_are_what_one_job_makes(shared_data: Path, tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path))
+    source = ("--recipe", "imdb-cpu", "--source", str(shared_data / "aclImdb_v1.tar.gz"))
+    call("run", *source, *home, "--run", "whole", "--until", "tokenize_corpus")
+    for of in (1, 3, 8):
+        share = (*source, *home, "--run", f"of-{of}", "--set", f"inputs.corpus={tmp_path / 'data/whole/corpus'}")
+        for number in range(1, of + 1):
+            call("tokenize_corpus", *share, "--shard", f"{number}/{of}")
+        call("tokenize_corpus", *share)
+        assert contents(tmp_path, f"of-{of}") == contents(tmp_path, "whole")
