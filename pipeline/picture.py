@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
-from pipeline.storage import write_durably
+from pipeline.storage import check_place_of_file, write_durably
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,10 +24,7 @@ def check_picture(path: Path, option: str, *, make_folder: bool = False) -> None
         raise UsageError(f"{path} is neither .png nor .svg.", f"Name the picture {option} FILE.png or FILE.svg.")
     if make_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} {path} is in a folder that is not there.", f"Make it: mkdir -p {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"{option} {path} is a folder.", "Choose another name.")
+    check_place_of_file(path, option)
 
 
 def write_picture(path: Path, size: tuple[float, float], draw: Callable[["Figure"], None]) -> None:

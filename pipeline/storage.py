@@ -5,10 +5,18 @@ import os
 import shutil
 from pathlib import Path
 
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, UsageError
 
 SPARE_BYTES = 64 * 2**20
 """Left free for everything else that writes to the same disk."""
+
+
+def check_place_of_file(path: Path, option: str) -> None:
+    """UsageError if a file cannot be at `path`, given with `option`: there is a folder, or none to hold it."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path} is in a folder that is not there.", f"Make it: mkdir -p {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder.", "Choose another name.")
 
 
 def sync(path: Path) -> None:

@@ -11,6 +11,7 @@ from pipeline import machine
 from pipeline.errors import UsageError
 from pipeline.options import HomeOption
 from pipeline.pretrained import DEFAULT_MODEL
+from pipeline.storage import check_place_of_file, write_durably
 
 
 def command(  # noqa: PLR0917
@@ -40,10 +41,8 @@ def command(  # noqa: PLR0917
     """Show which words made a classifier decide as it did, as colours on a terminal, a page or JSON."""
     if not texts and sys.stdin.isatty():
         raise UsageError("There is nothing to explain.", "Give texts, or pipe one text a line in.")
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {html} is in a folder that is not there.", f"Make it: mkdir -p {html.parent}")
-    if html is not None and html.is_dir():
-        raise UsageError(f"--html {html} is a folder.", "Choose another name.")
+    if html is not None:
+        check_place_of_file(html, "--html")
     from rich.console import Console
 
     from pipeline.inference.bundle import load_classifier_bundle
@@ -52,7 +51,6 @@ def command(  # noqa: PLR0917
     from pipeline.inference.predict import find_classifier
     from pipeline.report.explanations import as_page, as_text
     from pipeline.settings import RunSettings
-    from pipeline.storage import write_durably
 
     console = Console(highlight=False, soft_wrap=True)
     colours = console.is_terminal and not console.no_color

@@ -21,7 +21,7 @@ from pipeline.inference.parts import Parts, parts_folder
 from pipeline.inference.pooling import Rows
 from pipeline.lock import locked
 from pipeline.progress import Reporter, Task, format_duration
-from pipeline.storage import move_into_place, sync
+from pipeline.storage import check_place_of_file, move_into_place, sync
 from pipeline.text.text_encoder import TextEncoder
 from pipeline.training.device import Device, keep_freed_memory
 
@@ -135,10 +135,7 @@ def _check(request: Request, wording: Wording, suffixes: Collection[str], stdin:
         )
     if request.input is not None and output.resolve() == request.input.resolve():
         raise UsageError(f"--output {output} is the input.", "Choose another name.")
-    if not output.parent.is_dir():
-        raise UsageError(f"--output {output} is in a folder that is not there.", f"Make it: mkdir -p {output.parent}")
-    if output.is_dir():
-        raise UsageError(f"--output {output} is a folder.", "Choose another name.")
+    check_place_of_file(output, "--output")
     _check_absent(output, request.force)
 
 
