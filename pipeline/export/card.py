@@ -124,7 +124,7 @@ def model_card(
             for link in chain
         ],
         packed=[
-            {"folder": artifact.path.name, "storage": artifact.manifest.metrics["storage"],
+            {"folder": artifact.path.name, "storage": storage_of(artifact),
              "files": {name: record.sha256 for name, record in artifact.manifest.files.items()
                        if name.endswith(".safetensors")}}
             for artifact in packed
