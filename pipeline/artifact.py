@@ -76,6 +76,12 @@ class Manifest(BaseModel):
     metrics: dict[str, Any]
     seal: str = ""
 
+    @property
+    def original(self) -> str | None:
+        """Fingerprint of the artifact that this one was packed from; None if it was not packed."""
+        packed: dict[str, str] = self.settings.get("pack", {})
+        return packed.get("of")
+
     def sealed(self) -> "Manifest":
         """A copy with its seal filled in."""
         return self.model_copy(update={"seal": self._hash()})
@@ -160,6 +166,21 @@ def read_manifest(path: Path) -> Manifest | None:
             "Restore it from a copy, or use --force to make the artifact anew.",
         )
     return manifest
+
+
+def find_manifest(path: Path, fingerprint: str, *, packed: bool = False) -> Manifest | None:
+    """The manifest at `path` if it is that of the artifact `fingerprint`, or with `packed` of a packed copy of it.
+
+    None if there is another one, a damaged one or none.
+    """
+    try:
+        manifest = read_manifest(path)
+    except InputError:
+        return None
+    if manifest is None:
+        return None
+    known = {manifest.fingerprint, manifest.original} if packed else {manifest.fingerprint}
+    return manifest if fingerprint in known else None
 
 
 def open_artifact(path: Path, slot: str) -> Artifact:

@@ -44,7 +44,7 @@ def pack(model: Path, output: Path, storage: "Storage", reporter: Reporter, *, f
         what = f"holds {manifest.slot}" if manifest else "is not there"
         raise InputError(f"{model} {what}.", "Name a sealed model or evaluation, as models/RUN/lm-fwd.")
     whole = open_artifact(model, manifest.slot)
-    if STAGE in manifest.settings:
+    if manifest.original is not None:
         raise InputError(f"{model} is packed already.", "Name the model it was packed from.")
     target = output / model.resolve().name
     if target.resolve() == model.resolve():

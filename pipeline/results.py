@@ -41,7 +41,8 @@ class Result:
     classifier: dict[str, Any] | None
     """Metrics of the classifier's manifest; None likewise."""
     stages: list[StageCost]
-    """Of the run itself, or of all members, in the order of the line; not of a language model it started from."""
+    """Of the run itself, or of all members, in the order of the line; not of a language model it started from, nor of
+    what was packed, which no longer says."""
     created: str
 
     @property
@@ -73,7 +74,7 @@ def table(results: Sequence[Result]) -> str:
     rows += [[name, "", accuracy, spread, ""] for name, accuracy, spread in beaten]
     rows += [
         [with_protocol(result.run, result.metrics), result.how, percent(result.metrics["accuracy"]),
-         interval(result.metrics), format_duration(result.wall_s)]
+         interval(result.metrics), format_duration(result.wall_s) if result.stages else ""]
         for result in results
     ]
     said = dict.fromkeys(note for result in results for note in notes(result.metrics))
@@ -113,7 +114,7 @@ def _result(name: str, artifact: Artifact, home: Path) -> Result:
     chain = {} if manifest.slot == "ensemble" else {link.role: link for link in links}
     costs = [
         StageCost(link.role, link.manifest.wall_s, link.manifest.peak_memory_mb) for link in links
-        if link.manifest is not None and not link.is_of_start
+        if link.manifest is not None and link.manifest.original is None and not link.is_of_start
     ]
     return Result(
         name, manifest.slot, manifest.identity["corpus"], _how(manifest, chain), manifest.metrics,

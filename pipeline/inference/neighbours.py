@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifact import MANIFEST, read_manifest
+from pipeline.artifact import find_manifest
 from pipeline.errors import InputError, UsageError
 from pipeline.inference.embed import Embedder
 from pipeline.inference.vectors import Matrix, Origin, read_blocks
@@ -80,8 +80,7 @@ def model_of(origin: Origin, home: Path) -> Path:
     places = [recorded, home / recorded, home / "models" / Path(*recorded.parts[-2:])]
     places += [folder / recorded.name for folder in shipped_models().values()]
     for place in places:
-        manifest = read_manifest(place) if (place / MANIFEST).exists() else None
-        if manifest is not None and manifest.fingerprint == origin.fingerprint:
+        if find_manifest(place, origin.fingerprint) is not None:
             return place
     return recorded
 

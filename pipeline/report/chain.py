@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import MANIFEST, Artifact, Manifest, open_artifact, read_manifest
+from pipeline.artifact import MANIFEST, Artifact, Manifest, find_manifest, open_artifact, read_manifest
 from pipeline.errors import InputError
+from pipeline.pretrained import shipped_models
 from pipeline.stage import STAGES, Run
 
 START, START_CLASSIFIER = "start_lm", "start_classifier"
@@ -47,7 +48,10 @@ def find_chain(run: Run) -> list[Link]:
 
 
 def chain_to(artifact: Artifact, home: Path) -> list[Link]:
-    """`artifact` and all it was made of, as far as that lies below `home`, each once, in the order of the line."""
+    """`artifact` and all it was made of, each once, in the order of the line.
+
+    As far as it lies below `home` or ships with the package, be it packed.
+    """
     manifest = artifact.manifest
     links = _links(home, Link(manifest.slot, artifact.path, manifest.fingerprint, manifest))
     return sorted(links, key=_place)
@@ -64,11 +68,13 @@ def _links(home: Path, last: Link) -> Iterator[Link]:
             seen.add(record.fingerprint)
             role = f"{link.role.partition('/')[0]}/{slot}" if link.is_of_start else slot
             path = home / record.path
-            found = _same(path, record.fingerprint)
+            found = find_manifest(path, record.fingerprint)
             if found is None:  # earlier versions went up from a link by its name
                 by_name = Path(os.path.normpath(home.absolute() / record.path))
-                found = _same(by_name, record.fingerprint)
+                found = find_manifest(by_name, record.fingerprint)
                 path = by_name if found else path
+            if found is None:
+                path, found = _shipped(record.fingerprint) or (path, None)
             queue.append(Link(role, path, record.fingerprint, found))
 
 
@@ -78,13 +84,13 @@ def _place(link: Link) -> tuple[bool, int]:
     return not link.is_of_start, _SLOTS.index(slot) if slot in _SLOTS else len(_SLOTS)
 
 
-def _same(path: Path, fingerprint: str) -> Manifest | None:
-    """The manifest at `path`, if it is that of `fingerprint`."""
-    try:
-        manifest = read_manifest(path)
-    except InputError:
-        return None
-    return manifest if manifest is not None and manifest.fingerprint == fingerprint else None
+def _shipped(fingerprint: str) -> tuple[Path, Manifest] | None:
+    """Place and manifest of the artifact that ships, whole or packed, and was sealed with `fingerprint`."""
+    for path in (manifest.parent for folder in shipped_models().values() for manifest in folder.glob(f"*/{MANIFEST}")):
+        manifest = find_manifest(path, fingerprint, packed=True)
+        if manifest is not None:
+            return path, manifest
+    return None
 
 
 def manifests(chain: list[Link]) -> dict[str, Any]:

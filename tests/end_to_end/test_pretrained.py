@@ -76,7 +76,8 @@ def test_commands_need_no_run_and_no_name_of_a_model(tmp_path: Path) -> None:
 def test_results_and_export_know_it_by_its_name(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path))
     accuracy = percent(manifest(MODEL / "evaluation")["metrics"]["accuracy"])
-    assert re.search(rf"^{DEFAULT_MODEL} .* {accuracy} ", call("results", DEFAULT_MODEL, *home).stdout, re.MULTILINE)
+    row = rf"^{DEFAULT_MODEL} +language model from scratch +{accuracy} +[\d.]+ to [\d.]+ %$"
+    assert re.search(row, call("results", DEFAULT_MODEL, *home).stdout, re.MULTILINE), "and no time: packing took that"
     for to, file in (("huggingface", "model.safetensors"), ("fastai", "lm_fwd.pth")):
         call("export", "--to", to, "--run", DEFAULT_MODEL, *home, "--output", str(tmp_path / to))
         assert (tmp_path / to / file).exists()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
 from pipeline.errors import ExitCode, InputError, UsageError
-from pipeline.inference import inputs, word_plot
+from pipeline.inference import inputs, neighbours, word_plot
 from pipeline.inference.bulk import Request
 from pipeline.inference.embed import embed, load_embedder
 from pipeline.inference.neighbours import WordVectors, model_of, nearest_documents
@@ -166,6 +166,11 @@ def test_the_model_of_document_vectors_is_found_from_any_folder(
         assert found.stdout.split()[1:] == ["0"], found.output
     before = replace(read_origin(home / "v.parquet"), model="models/one/classifier-fwd")  # as it was written once
     assert model_of(before, home) == classifier
+    other = home / "models" / "other" / "classifier-fwd"
+    other.mkdir(parents=True)
+    (other / "manifest.json").write_text("{", encoding="utf-8")
+    monkeypatch.setattr(neighbours, "shipped_models", lambda: {"other": other.parent})
+    assert model_of(replace(before, model="gone/classifier-fwd"), home).parts[0] == "gone", "damage of others is theirs"
     moved = home.rename(tmp_path / "moved")
     assert call(*asking, moved / "v.parquet", "--home", moved).stdout.split()[1:] == ["0"]
     gone = call(*asking, moved / "v.parquet")
