@@ -21,6 +21,7 @@ from pipeline.report.summary import percent
 
 MODEL = ROOT / "models" / "pretrained" / DEFAULT_MODEL
 SLOTS = {"lm-fwd": "lm", "classifier-fwd": "classifier", "evaluation": "evaluation"}
+STORAGE = "int8"
 MAX_MB = 20
 WARM, DULL = "A warm, witty film that never drags.", "A dull, lifeless mess. I wanted my money back."
 
@@ -38,7 +39,7 @@ def test_it_is_sealed_and_names_no_machine(name: str) -> None:
     assert not artifact.manifest.host
     assert artifact.manifest.git_dirty is False
     assert not re.findall(r'"(?:/|[A-Z]:\\)[^"]*"', text), "a path of the machine it was made on"
-    assert artifact.manifest.metrics.get("storage", "bf16") == "bf16"
+    assert artifact.manifest.metrics.get("storage", STORAGE) == STORAGE
 
 
 def test_its_parts_belong_together() -> None:
@@ -57,7 +58,7 @@ def test_its_card_has_the_figures_of_its_evaluation() -> None:
     for name in ("lm-fwd", "classifier-fwd"):
         for file, record in manifest(MODEL / name)["files"].items():
             if file.endswith(".safetensors"):
-                assert f"| {name}/{file} | bf16 | `{record['sha256']}` |" in card
+                assert f"| {name}/{file} | {STORAGE} | `{record['sha256']}` |" in card
 
 
 def test_commands_need_no_run_and_no_name_of_a_model(tmp_path: Path) -> None:
@@ -90,9 +91,9 @@ def test_an_export_of_it_says_what_its_weights_are_stored_in(tmp_path: Path) -> 
     for option, folder in (("--classifier", "classifier-fwd"), ("--lm", "lm-fwd")):
         output = tmp_path / folder
         call("export", "--to", "huggingface", option, str(MODEL / folder), "--output", str(output))
-        assert json.loads((output / "config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16"
+        assert json.loads((output / "config.json").read_text(encoding="utf-8"))["dtype"] == STORAGE
         card = (output / "README.md").read_text(encoding="utf-8")
-        assert "in bf16 (vectors and small matrices in float32); `config.json`" in card
+        assert f"in {STORAGE} (vectors and small matrices in float32); `config.json`" in card
 
 
 def test_sample_starts_from_it_and_sample_word_from_nothing() -> None:
