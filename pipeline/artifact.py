@@ -20,6 +20,8 @@ from pipeline.storage import sync
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
+PACK = "pack"
+"""The maker of packed artifacts, and the section of their settings that names what they were packed from."""
 
 
 class FileRecord(BaseModel):
@@ -79,7 +81,7 @@ class Manifest(BaseModel):
     @property
     def original(self) -> str | None:
         """Fingerprint of the artifact that this one was packed from; None if it was not packed."""
-        packed: dict[str, str] = self.settings.get("pack", {})
+        packed: dict[str, str] = self.settings.get(PACK, {})
         return packed.get("of")
 
     def sealed(self) -> "Manifest":

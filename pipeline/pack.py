@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import making
-from pipeline.artifact import Artifact, InputRecord, hash_json, open_artifact, read_manifest
+from pipeline.artifact import PACK, Artifact, InputRecord, hash_json, open_artifact, read_manifest
 from pipeline.attempt import partial_path
 from pipeline.errors import InputError, UsageError
 from pipeline.making import Order, StageOutcome
@@ -21,8 +21,6 @@ from pipeline.progress import Reporter
 if TYPE_CHECKING:
     from pipeline.model.stored_tensors import Storage
 
-STAGE = "pack"
-"""What the manifest names as the maker."""
 CODE_VERSION = 2
 SLOTS = ("lm", "classifier", "evaluation")
 LEFT_OUT = ("history.csv", "history.jsonl", "curve.csv", "evaluation.md")
@@ -51,12 +49,12 @@ def pack(model: Path, output: Path, storage: "Storage", reporter: Reporter, *, f
         raise UsageError(f"{target} is the model itself.", "Choose another --output.")
     settings = {"storage": storage, "of": manifest.fingerprint}
     order = Order(
-        target=target, slot=manifest.slot, stage=STAGE, code_version=CODE_VERSION,
-        fingerprint=hash_json({"stage": STAGE, "code_version": CODE_VERSION, "settings": settings}),
-        settings={**manifest.settings, STAGE: settings},
+        target=target, slot=manifest.slot, stage=PACK, code_version=CODE_VERSION,
+        fingerprint=hash_json({"stage": PACK, "code_version": CODE_VERSION, "settings": settings}),
+        settings={**manifest.settings, PACK: settings},
         inputs={slot: _without_place(record) for slot, record in manifest.inputs.items()}, anonymous=True,
     )
-    with making.held(target, STAGE):
+    with making.held(target, PACK):
         before = making.manifest_before(target, force)
         found = making.unchanged(order, before, reporter, force)
         if found is not None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import MANIFEST, Artifact, Manifest, find_manifest, open_artifact, read_manifest
+from pipeline.artifact import MANIFEST, Artifact, InputRecord, Manifest, find_manifest, open_artifact, read_manifest
 from pipeline.errors import InputError
-from pipeline.pretrained import shipped_models
 from pipeline.stage import STAGES, Run
 
 START, START_CLASSIFIER = "start_lm", "start_classifier"
@@ -50,7 +49,7 @@ def find_chain(run: Run) -> list[Link]:
 def chain_to(artifact: Artifact, home: Path) -> list[Link]:
     """`artifact` and all it was made of, each once, in the order of the line.
 
-    As far as it lies below `home` or ships with the package, be it packed.
+    As far as it lies below `home` or, of what was packed, beside it.
     """
     manifest = artifact.manifest
     links = _links(home, Link(manifest.slot, artifact.path, manifest.fingerprint, manifest))
@@ -67,14 +66,7 @@ def _links(home: Path, last: Link) -> Iterator[Link]:
                 continue
             seen.add(record.fingerprint)
             role = f"{link.role.partition('/')[0]}/{slot}" if link.is_of_start else slot
-            path = home / record.path
-            found = find_manifest(path, record.fingerprint)
-            if found is None:  # earlier versions went up from a link by its name
-                by_name = Path(os.path.normpath(home.absolute() / record.path))
-                found = find_manifest(by_name, record.fingerprint)
-                path = by_name if found else path
-            if found is None:
-                path, found = _shipped(record.fingerprint) or (path, None)
+            path, found = _find(link, record, home)
             queue.append(Link(role, path, record.fingerprint, found))
 
 
@@ -84,13 +76,18 @@ def _place(link: Link) -> tuple[bool, int]:
     return not link.is_of_start, _SLOTS.index(slot) if slot in _SLOTS else len(_SLOTS)
 
 
-def _shipped(fingerprint: str) -> tuple[Path, Manifest] | None:
-    """Place and manifest of the artifact that ships, whole or packed, and was sealed with `fingerprint`."""
-    for path in (manifest.parent for folder in shipped_models().values() for manifest in folder.glob(f"*/{MANIFEST}")):
-        manifest = find_manifest(path, fingerprint, packed=True)
-        if manifest is not None:
-            return path, manifest
-    return None
+def _find(link: Link, record: InputRecord, home: Path) -> tuple[Path, Manifest | None]:
+    """Where an input of `link` lies, and its manifest; None if it is not there any more."""
+    path = home / record.path
+    by_name = Path(os.path.normpath(home.absolute() / record.path))  # earlier versions went up from a link by its name
+    places = [(path, False), (by_name, False)]
+    if link.manifest is not None and link.manifest.original is not None:
+        places.append((link.path.parent / path.name, True))  # models are packed into one folder
+    for place, packed in places:
+        found = find_manifest(place, record.fingerprint, packed=packed)
+        if found is not None:
+            return place, found
+    return path, None
 
 
 def manifests(chain: list[Link]) -> dict[str, Any]:

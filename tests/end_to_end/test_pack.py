@@ -11,6 +11,7 @@ from command_line import call, manifest, write_reviews
 from pipeline import pretrained
 from pipeline.artifact import open_artifact
 from pipeline.inference.bundle import load_classifier_bundle
+from pipeline.report.chain import chain_to
 from pipeline.settings import RunSettings
 
 TEXTS = ["A wonderful, touching film.", "Dull, clumsy and tedious.", "The plot."]
@@ -45,6 +46,15 @@ def test_a_packed_classifier_predicts_almost_as_before(home: Path) -> None:
     whole, packed = (probabilities(home / folder / "classifier-fwd") for folder in ("models/smoke", "packed"))
     np.testing.assert_allclose(packed, whole, atol=0.02)
     assert not np.array_equal(packed, whole)
+
+
+def test_what_was_packed_together_is_found_together(home: Path, tmp_path: Path) -> None:
+    folders = (home / "packed/classifier-fwd", home / "models/smoke/classifier-fwd")
+    packed, whole = (open_artifact(folder, "classifier") for folder in folders)
+    found = {link.role: link.path for link in chain_to(packed, tmp_path) if link.manifest}
+    assert found == {"classifier": packed.path, "lm": home / "packed/lm-fwd"}
+    found = {link.role: link.path for link in chain_to(whole, tmp_path) if link.manifest}
+    assert found == {"classifier": whole.path}, "a copy is not the model"
 
 
 def test_a_model_that_ships_is_used_by_its_name(
