@@ -93,12 +93,13 @@ def _result(plan: Plan, rung: Rung, seed: int, reporter: Reporter, force: bool) 
     if seed != run.recipe.run.seed:
         run = _with_seed(plan, seed)
     artifacts = [run_stage(run, stage, reporter, force) for stage in stages]
-    last, trained = artifacts[-1], [a for a in artifacts if "history.jsonl" in a.manifest.files]
+    last, trained = artifacts[-1], [a for a in artifacts if "parameters" in a.manifest.metrics]
     metrics = dict(last.manifest.metrics)
     metrics["parameters"] = trained[-1].manifest.metrics["parameters"]
-    metrics["train_s"] = round(
-        sum(record["train_s"] for a in trained for record in read_history(a.file("history.jsonl"))), 3
-    )
+    if all("history.jsonl" in a.manifest.files for a in trained):  # packed ones do not say how long they learned
+        metrics["train_s"] = round(
+            sum(record["train_s"] for a in trained for record in read_history(a.file("history.jsonl"))), 3
+        )
     if rung.name == ULMFIT:
         metrics |= headline(json.loads(last.file(METRICS).read_text(encoding="utf-8")))
     return _told(run, last, seed, metrics)
@@ -187,7 +188,7 @@ def table(document: dict[str, Any]) -> str:
             "" if published is None else f"{published['value']:g}{metric_beside(published)}",
             f"{mean[second]:.3f}",
             f"{mean['parameters']:,.0f}",
-            f"{mean['train_s']:,.1f}",
+            f"{mean['train_s']:,.1f}" if "train_s" in mean else "",
             *(f"{mean['documents_per_s']:,.0f}" if "documents_per_s" in mean else "" for _ in speeds),
         ])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

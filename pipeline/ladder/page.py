@@ -38,7 +38,7 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
         *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns),
     ]
     points = [
-        (row["rung"], row["mean"]["accuracy"], row["mean"]["parameters"], row["mean"]["train_s"]) for row in rows
+        (row["rung"], row["mean"]["accuracy"], row["mean"]["parameters"], row["mean"].get("train_s")) for row in rows
     ]
     notes: list[Line] = [
         [

@@ -149,17 +149,22 @@ def lengths(rows: Rows) -> Markup:
     return _svg("lengths", 2.8, draw)
 
 
-def ladder(rungs: Sequence[tuple[str, float, float, float]]) -> Markup:
+def ladder(rungs: Sequence[tuple[str, float, float, float | None]]) -> Markup:
     """Accuracy of models against their parameters and against seconds of training, both on logarithmic scales.
 
-    Each of `rungs` is (name, accuracy, parameters, seconds), in the order of the ladder.
+    Each of `rungs` is (name, accuracy, parameters, seconds), in the order of the ladder; seconds is None where it is
+    not known.
     """
+    timed = [(name, seconds, accuracy) for name, accuracy, _, seconds in rungs if seconds is not None]
+    costs = {"parameters": [(name, parameters, accuracy) for name, accuracy, parameters, _ in rungs]}
+    if timed:
+        costs["seconds of training"] = timed
 
     def draw(figure: Figure) -> None:
-        panels = figure.subplots(2, 1, sharey=True)
-        costs = ([rung[2] for rung in rungs], [rung[3] for rung in rungs])
-        for axes, values, label in zip(panels, costs, ("parameters", "seconds of training"), strict=True):
-            axes.plot(values, [rung[1] for rung in rungs], "o", color=FIRST, markersize=5)
+        panels = figure.subplots(len(costs), 1, sharey=True, squeeze=False)[:, 0]
+        for axes, (label, points) in zip(panels, costs.items(), strict=True):
+            values = [x for _, x, _ in points]
+            axes.plot(values, [y for _, _, y in points], "o", color=FIRST, markersize=5)
             axes.set_xscale("log")
             axes.set_xlabel(label)
             axes.set_ylabel("accuracy")
@@ -173,10 +178,10 @@ def ladder(rungs: Sequence[tuple[str, float, float, float]]) -> Markup:
             axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         figure.draw_without_rendering()  # only now is it known where the points are
-        for axes, values in zip(panels, costs, strict=True):
-            _name_points(axes, [(rung[0], x, rung[1]) for rung, x in zip(rungs, values, strict=True)])
+        for axes, points in zip(panels, costs.values(), strict=True):
+            _name_points(axes, points)
 
-    return _svg("ladder", 5.6, draw)
+    return _svg("ladder", 2.8 * len(costs), draw)
 
 
 def _name_points(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:

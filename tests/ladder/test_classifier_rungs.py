@@ -19,7 +19,7 @@ from pipeline.ladder.classification import predict, task_of
 from pipeline.ladder.classifiers import CharRNN, build
 from pipeline.ladder.fitting import WEIGHTS, weights
 from pipeline.ladder.linear import NaiveBayesFeatures, TfIdf
-from pipeline.ladder.rungs import RUNGS, ClassifierSettings, Rung
+from pipeline.ladder.rungs import LEAST_EPOCHS, RUNGS, ClassifierSettings, Rung
 from pipeline.ladder.scoring import headline, labelled, write_scores
 from pipeline.model.architecture import PAD_ID
 from pipeline.progress import Reporter
@@ -79,6 +79,19 @@ def train(rung: Rung, resume: Path, callbacks: Sequence[Callback] = ()) -> tuple
         reporter=Reporter(io.StringIO()),
     )
     return task, trained
+
+
+@pytest.mark.parametrize("rung", TRAINED, ids=lambda rung: rung.name)
+def test_many_documents_are_read_less_often(rung: Rung) -> None:
+    settings = rung.settings
+    assert isinstance(settings, ClassifierSettings)
+    (meant,) = (phase.epochs for phase in settings.phases)
+    epochs = {n: settings.for_documents(n).phases[0].epochs for n in (10, settings.documents, 22_500, 10**9)}
+    assert epochs[10] == epochs[settings.documents] == meant
+    assert epochs[10**9] == LEAST_EPOCHS < meant
+    assert epochs[22_500] in {LEAST_EPOCHS, -(-meant * settings.documents // 22_500)}
+    kept = settings.for_documents(22_500).model_dump(exclude={"phases"})
+    assert kept == settings.model_dump(exclude={"phases"})
 
 
 @pytest.mark.parametrize("rung", TRAINED, ids=lambda rung: rung.name)

@@ -1,16 +1,22 @@
 """The command `compare`: rungs sealed one by one, made once, told as table, JSON and page."""
 
+import io
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from pipeline.artifact import read_manifest
 from pipeline.cli import app
 from pipeline.compare import FIGURES, PAGE, chosen_rungs, plan_on, table
 from pipeline.errors import ExitCode, InputError, UsageError
+from pipeline.ladder import rungs as ladder
+from pipeline.ladder.making import make_rung
+from pipeline.progress import Reporter
 
 RUNGS = "kneser-ney,LMModel2,AWD_LSTM"
 
@@ -145,6 +151,34 @@ def test_classifiers_are_scored_on_test(reviews: Path) -> None:
     for rung in ("bag-of-words-s42", "TF-IDF", "NB-SVM"):
         files = {path.name for path in (reviews / "models" / "r" / "ladder" / rung).iterdir()}
         assert {"weights.safetensors", "metrics.json", "predictions.parquet"} <= files
+
+
+def test_a_rung_meant_for_fewer_documents_reads_them_less_often(reviews: Path) -> None:
+    rung = ladder.RUNGS["bag-of-words"]
+    assert isinstance(rung.settings, ladder.ClassifierSettings)
+    rung = replace(rung, settings=rung.settings.model_copy(update={"documents": 36}))
+    run = plan_on("r", None, reviews).runs[0]
+    metrics = make_rung(run, rung, 7, Reporter(io.StringIO()), force=False).manifest.metrics
+    assert metrics["train_documents"] == 144
+    assert metrics["epochs"] == 5
+
+
+def test_a_classifier_from_elsewhere_tells_no_time(reviews: Path) -> None:
+    models, packed = reviews / "models" / "r", reviews / "packed"
+    call("run", "--run", "r", "--home", str(reviews))
+    call("pack", str(models / "lm-fwd"), str(models / "classifier-fwd"), "--output", str(packed))
+    given = {"corpus": reviews / "data/r/corpus", "ids": reviews / "data/r/ids", "lm": packed / "lm-fwd",
+             "classifier": packed / "classifier-fwd"}
+    call("run", "--recipe", "smoke", "--run", "p", "--until", "numericalize_corpus", "--home", str(reviews),
+         *(arg for slot, path in given.items() for arg in ("--set", f"inputs.{slot}={path}")))
+    call("compare", "--on", "p", "--rungs", "TF-IDF,ULMFiT", "--home", str(reviews))
+    figures = json.loads((reviews / "models/p/ladder/compare.json").read_text(encoding="utf-8"))
+    small, big = figures["rungs"]
+    assert big["mean"]["parameters"] == read_manifest(models / "classifier-fwd").metrics["parameters"]
+    assert big["mean"]["accuracy"] == read_manifest(models / "evaluation").metrics["accuracy"]
+    assert "train_s" in small["mean"]
+    assert "train_s" not in big["mean"]
+    assert table(figures).splitlines()[-1].split()[0] == "ULMFiT"
 
 
 def test_rungs_without_names_are_those_that_fit(home: Path, reviews: Path) -> None:

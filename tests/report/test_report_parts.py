@@ -189,6 +189,10 @@ def test_names_and_numbers_of_the_ladder_can_be_read() -> None:
     assert len(boxes) == 2 * len(rungs)
     for (x0, y0, end0), (x1, y1, end1) in itertools.combinations(boxes, 2):
         assert abs(y0 - y1) > 6 or end0 < x1 or end1 < x0
+    timeless = [(*rung[:3], None) for rung in rungs]
+    named = {kind: charts.ladder(kind).count("CharLoopConcat") for kind in (tuple(rungs), tuple(timeless))}
+    assert list(named.values()) == [2, 1]  # without a time it stands beside its parameters alone
+    assert charts.ladder([*timeless[:-1], rungs[-1]]).count("AWD_LSTM") == 2
 
 
 def luminance(colour: str) -> float:
