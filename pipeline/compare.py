@@ -179,13 +179,14 @@ def table(document: dict[str, Any]) -> str:
     """The comparison as lines for a terminal."""
     second = "bits_per_character" if "bits_per_character" in document["rungs"][0]["mean"] else "macro_recall"
     speeds = ["documents/s"] if any("documents_per_s" in row["mean"] for row in document["rungs"]) else []
-    rows = [["rung", "accuracy", "note", second.replace("_", " "), "parameters", "training s", *speeds]]
+    notes = ["note"] if any(row["published"] is not None for row in document["rungs"]) else []
+    rows = [["rung", "accuracy", *notes, second.replace("_", " "), "parameters", "training s", *speeds]]
     for row in document["rungs"]:
         mean, deviation, published = row["mean"], row["deviation"]["accuracy"], row["published"]
         rows.append([
             row["rung"],
             f"{mean['accuracy']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
-            "" if published is None else f"{published['value']:g}{metric_beside(published)}",
+            *("" if published is None else f"{published['value']:g}{metric_beside(published)}" for _ in notes),
             f"{mean[second]:.3f}",
             f"{mean['parameters']:,.0f}",
             f"{mean['train_s']:,.1f}" if "train_s" in mean else "",

@@ -32,9 +32,10 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
         *(column for column in COST_COLUMNS if any(column[0] in row["mean"] for row in rows)),
     ]
     metrics = {metric_beside(row["published"]) for row in rows if row["published"] is not None}
-    shared = metrics.pop() if len(metrics) == 1 else None  # then the header says what the figures of the notes are
+    noted, shared = bool(metrics), metrics.pop() if len(metrics) == 1 else None
     header = [
-        "rung", f"its note,{shared}" if shared else "its note",
+        "rung",
+        *([f"its note,{shared}" if shared else "its note"] if noted else []),  # the header says what they are, if one
         *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns),
     ]
     points = [
@@ -61,7 +62,10 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
         sections=[
             Section("rungs", "Rungs", [
                 Table(header, [
-                    [[row["rung"]], _of_note(sources, name, i, shared is None), *_cells(sources, name, i, row, columns)]
+                    [
+                        [row["rung"]], *([_of_note(sources, name, i, shared is None)] if noted else []),
+                        *_cells(sources, name, i, row, columns),
+                    ]
                     for i, row in enumerate(rows)
                 ]),
                 Details("What each rung is", [Table(
