@@ -38,7 +38,7 @@ SECTIONS = {
 ABOUT = {
     "imdb": "25,000 test reviews, read by the evaluation alone; no outside data. Everything was chosen on validation.",
     "sample": "Snippets of films that are in no other split.",
-    "ablations": "Small models on 5,000 reviews of each split, all else equal.",
+    "ablations": "Small models on 5,000 reviews of each split, one seed, all else equal.",
     "few-labels": "The same language model, the same test reviews; only so many labels are looked at. TF-IDF sees the "
     "same ones.",
 }
@@ -87,7 +87,8 @@ def page(kept: dict[str, Any]) -> str:
 def _accuracies(rows: Sequence[Record]) -> str:
     shown = [[*cells, "", "", ""] for cells in to_beat(rows[0]["metrics"])]
     for row in rows:
-        lm = row["language_model"] or {}
+        random = (row["classifier"] or {}).get("encoder") == "random"  # then the language model gave nothing but sizes
+        lm = {} if random else row["language_model"] or {}
         took = sum(stage["wall_s"] for stage in row["stages"])
         shown.append([
             f"`{row['run']}`: {escape(row['what'])}", percent(row["metrics"]["accuracy"]), interval(row["metrics"]),

@@ -77,7 +77,8 @@ def test_the_page_of_results_says_what_was_recorded(
         update_results.main()
 
     for section, run, what in (("sample", "smoke", "from scratch"), ("few-labels", "smoke", ""),
-                               ("few-labels", "none", ""), ("sample", "smoke", "once more")):
+                               ("few-labels", "none", ""), ("sample", "smoke", "once more"),
+                               ("ablations", "none", "from nothing")):
         update("--record", section, run, "--what", what)
     page = (tmp_path / "r.md").read_text(encoding="utf-8")
     metrics, took = (manifest(home / "models/smoke" / name) for name in ("evaluation", "lm-fwd"))
@@ -85,6 +86,10 @@ def test_the_page_of_results_says_what_was_recorded(
     assert page.count("`smoke`: once more |") == 1  # the later record takes the place of the earlier one
     assert "from scratch" not in page
     assert f"| `smoke`: once more | {accuracy} |" in page
+    perplexities = {line.split("|")[1].strip(): line.split("|")[4].strip() for line in page.splitlines()
+                    if line.startswith("| `")}
+    assert float(perplexities["`smoke`: once more"]) > 1
+    assert perplexities["`none`: from nothing"] == ""  # its classifier has nothing of its language model
     assert f"| lm | {round(took['wall_s']) // 60}:{round(took['wall_s']) % 60:02d} |" in page
     n_labelled = manifest(home / "models/smoke/classifier-fwd")["metrics"]
     labelled = n_labelled["train_documents"] + n_labelled["valid_documents"]
