@@ -43,8 +43,8 @@ def train(
     assert isinstance(settings, ClassifierSettings), rung.name
     task = task_of(rung, store, seed, device)
     trained = fit(
-        task, settings.for_documents(task.units), ids, seed=seed, device=device, work=work, resume=resume,
-        fingerprint=fingerprint, reporter=reporter,
+        task, settings, ids, seed=seed, device=device, work=work, resume=resume, fingerprint=fingerprint,
+        reporter=reporter,
     )
     task.load(trained.best.folder)
     started, test = time.monotonic(), labelled(store).test

@@ -1,5 +1,6 @@
 """One rung with one seed as a sealed artifact, made by the same contract as the stages' own."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ from pipeline.artifact import Artifact, hash_json, open_artifact
 from pipeline.attempt import RESUME
 from pipeline.errors import InputError
 from pipeline.ladder import classification, counting, language_model, linear
-from pipeline.ladder.rungs import KNESER_NEY, Rung
+from pipeline.ladder.rungs import KNESER_NEY, ClassifierSettings, Rung
+from pipeline.ladder.scoring import labelled
 from pipeline.making import Order, StageOutcome
 from pipeline.progress import Reporter
 from pipeline.stage import Run
+from pipeline.text.ids import IdStore
 from pipeline.training.device import keep_freed_memory, resolve_device
 
 SLOT = "rung"
@@ -34,6 +37,7 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
     with making.held(target, rung.name):
         before = making.manifest_before(target, force)
         ids = open_artifact(run.path("ids"), "ids")
+        rung = _for_corpus(rung, ids)
         order = _order(run, rung, seed, target, ids)
         found = making.unchanged(order, before, reporter, force)
         if found is not None:
@@ -58,6 +62,14 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
             )
 
         return making.make(order, work, reporter, {"ids": ids})
+
+
+def _for_corpus(rung: Rung, ids: Artifact) -> Rung:
+    """`rung` with the epochs that it has on so many documents; DataError where a classifier has none."""
+    if not isinstance(rung.settings, ClassifierSettings):
+        return rung
+    n_documents = len(labelled(IdStore.open(ids)).train)
+    return replace(rung, settings=rung.settings.for_documents(n_documents))
 
 
 def _order(run: Run, rung: Rung, seed: int, target: Path, ids: Artifact) -> Order:

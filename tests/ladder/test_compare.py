@@ -158,9 +158,9 @@ def test_a_rung_meant_for_fewer_documents_reads_them_less_often(reviews: Path) -
     assert isinstance(rung.settings, ladder.ClassifierSettings)
     rung = replace(rung, settings=rung.settings.model_copy(update={"documents": 36}))
     run = plan_on("r", None, reviews).runs[0]
-    metrics = make_rung(run, rung, 7, Reporter(io.StringIO()), force=False).manifest.metrics
-    assert metrics["train_documents"] == 144
-    assert metrics["epochs"] == 5
+    manifest = make_rung(run, rung, 7, Reporter(io.StringIO()), force=False).manifest
+    assert manifest.metrics["train_documents"] == 144
+    assert manifest.metrics["epochs"] == manifest.settings["ladder"]["phases"][0]["epochs"] == 5
 
 
 def test_a_classifier_from_elsewhere_tells_no_time(reviews: Path) -> None:
