@@ -298,10 +298,11 @@ def recipes(
     elif overrides or variant:
         raise UsageError("--set and --variant need the name of a recipe.", f"Write {PROGRAM} recipes NAME.")
     else:
+        width = max(map(len, shipped_recipes())) + 2
         for shipped in shipped_recipes():
             loaded = load_recipe(shipped)
             variants = f" (variants: {', '.join(loaded.variants)})" if loaded.variants else ""
-            print(f"{shipped:<16}{loaded.description}{variants}")
+            print(f"{shipped:<{width}}{loaded.description}{variants}")
 
 
 def _print_section(title: str, rows: describe.Rows) -> None:
