@@ -35,7 +35,7 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
     noted, shared = bool(metrics), metrics.pop() if len(metrics) == 1 else None
     header = [
         "rung",
-        *([f"its note,{shared}" if shared else "its note"] if noted else []),  # the header says what they are, if one
+        *([f"its note,{shared}" if shared else "its note"] if noted else []),  # a metric that all share is said here
         *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns),
     ]
     points = [
