@@ -69,6 +69,8 @@ class Manifest(BaseModel):
     host: str
     job_id: str | None
     device: str | None
+    hardware: str | None = None
+    """Processor or GPU that it was made with, of several attempts the last; None from before it was recorded."""
     precision: dict[str, str] | None
     """Requested and effective arithmetic of a training stage."""
     created: str
@@ -93,8 +95,10 @@ class Manifest(BaseModel):
         return self.seal == self._hash()
 
     def _hash(self) -> str:
+        # Artifacts from before hardware was recorded were sealed without it.
+        left_out = {"seal"} if self.hardware is not None else {"seal", "hardware"}
         # By way of the written form, in which NaN and infinity are null.
-        return hash_json(json.loads(self.model_dump_json(exclude={"seal"})))
+        return hash_json(json.loads(self.model_dump_json(exclude=left_out)))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pipeline import attempt as attempts
 from pipeline import lock, machine, provenance
 from pipeline.artifact import Artifact, InputRecord, Manifest
 from pipeline.errors import InputError
+from pipeline.hardware import describe_machine, machine_in_words
 from pipeline.progress import Reporter, format_duration
 
 
@@ -40,6 +41,8 @@ class StageOutcome:
     metrics: dict[str, Any]
     identity: dict[str, str] = field(default_factory=dict)
     device: str | None = None
+    hardware: str | None = None
+    """Where it is not the processor of this machine."""
     precision: dict[str, str] | None = None
 
 
@@ -108,6 +111,7 @@ def make(
     _check_stayed(order.target, inputs)
     commit, dirty = provenance.git_state()
     process, wall_s = provenance.this_process(), spent_s + time.monotonic() - started
+    made_with = outcome.hardware or (None if order.anonymous else machine_in_words(describe_machine()))
     host, job_id = ("", None) if order.anonymous else (process["host"], process["job_id"])
     sealed = artifacts.seal(
         order.target,
@@ -115,8 +119,9 @@ def make(
             slot=order.slot, stage=order.stage, code_version=order.code_version, fingerprint=order.fingerprint,
             settings=order.settings, inputs=order.inputs, source=order.source, identity=outcome.identity, files={},
             versions=provenance.installed_versions(), git_commit=commit, git_dirty=dirty, host=host,
-            job_id=job_id, device=outcome.device, precision=outcome.precision, created=provenance.now(),
-            wall_s=round(wall_s, 3), peak_memory_mb=round(machine.peak_memory_mb(), 1), metrics=outcome.metrics,
+            job_id=job_id, device=outcome.device, hardware=made_with, precision=outcome.precision,
+            created=provenance.now(), wall_s=round(wall_s, 3), peak_memory_mb=round(machine.peak_memory_mb(), 1),
+            metrics=outcome.metrics,
         ),
     )
     shutil.rmtree(attempts.parts_path(order.target, order.fingerprint), ignore_errors=True)

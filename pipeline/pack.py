@@ -89,7 +89,7 @@ def _write(whole: Artifact, work: Path, storage: "Storage") -> StageOutcome:
     metrics: dict[str, Any] = manifest.metrics
     if manifest.slot != "evaluation":
         metrics = {**metrics, "storage": storage}
-    return StageOutcome(metrics, manifest.identity, manifest.device, manifest.precision)
+    return StageOutcome(metrics, manifest.identity, manifest.device, manifest.hardware, manifest.precision)
 
 
 def _without_quotes(metrics: str) -> str:

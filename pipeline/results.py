@@ -22,6 +22,8 @@ class StageCost:
     role: str
     wall_s: float
     peak_memory_mb: float
+    hardware: str | None
+    """Processor or GPU; None if it was not recorded."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def _result(name: str, artifact: Artifact, home: Path) -> Result:
     links = chain_to(artifact, home)
     chain = {} if manifest.slot == "ensemble" else {link.role: link for link in links}
     costs = [
-        StageCost(link.role, link.manifest.wall_s, link.manifest.peak_memory_mb) for link in links
+        StageCost(link.role, link.manifest.wall_s, link.manifest.peak_memory_mb, link.manifest.hardware)
+        for link in links
         if link.manifest is not None and link.manifest.original is None and not link.is_of_start
     ]
     return Result(

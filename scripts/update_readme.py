@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import __version__
 from pipeline.benchmark.flop import of_language_model_token
-from pipeline.benchmark.record import machine_in_words
 from pipeline.benchmark.sizes import VOCABULARIES, WORD_LSTM
 from pipeline.benchmark.table import number, share, times
 from pipeline.errors import ExitCode
+from pipeline.hardware import machine_in_words
 from pipeline.model.architecture import Architecture
 from pipeline.recipe import load_recipe, shipped_recipes
 from pipeline.stage import ENSEMBLE, STAGES, Run

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import results, runs
-from pipeline.benchmark.record import describe_machine, machine_in_words
 from pipeline.picture import write_picture
 from pipeline.progress import format_duration
 from pipeline.report.evaluation_page import escape, table
@@ -55,7 +54,6 @@ def record(section: str, name: str, home: Path, what: str, command: str | None) 
         key = (found.run, found.slot)
         place = next((i for i, other in enumerate(rows) if (other["run"], other["slot"]) == key), len(rows))
         rows[place : place + 1] = [row]
-    kept["machine"] = describe_machine()
     write_durably(RECORDS, json.dumps(kept, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -70,10 +68,9 @@ def page(kept: dict[str, Any]) -> str:
     """The whole page."""
     parts = [
         "# Results",
-        f"Measured on {machine_in_words(kept['machine'])}. Every figure is out of a sealed manifest "
-        "(`docs/results.json`, kept by `scripts/update_results.py`); intervals are 95 %, by bootstrap. Perplexity is "
-        "per token of the model's own tokenizer, and a word model may answer \"unknown\": neither it nor the bits per "
-        "character tell words from pieces.",
+        "Every figure is out of a sealed manifest (`docs/results.json`, kept by `scripts/update_results.py`); "
+        "intervals are 95 %, by bootstrap. Perplexity is per token of the model's own tokenizer, and a word model may "
+        "answer \"unknown\": neither it nor the bits per character tell words from pieces.",
     ]
     for section, title in SECTIONS.items():
         rows = kept["sections"].get(section)
@@ -99,10 +96,15 @@ def _accuracies(rows: Sequence[Record]) -> str:
 
 
 def _costs(rows: Sequence[Record]) -> list[str]:
-    """Time and memory of each stage of the first run."""
-    stages = [[stage["role"], format_duration(stage["wall_s"]), f"{stage['peak_memory_mb']:,.0f}"]
-              for stage in rows[0]["stages"]]
-    return [f"What the stages of `{rows[0]['run']}` took:", table(["artifact", "time", "peak memory, MB"], stages)]
+    """Time and memory of each stage of the first run, and what it ran on."""
+    run, stages = rows[0]["run"], rows[0]["stages"]
+    header = ["artifact", "time", "peak memory, MB"]
+    cells = [[stage["role"], format_duration(stage["wall_s"]), f"{stage['peak_memory_mb']:,.0f}"] for stage in stages]
+    places = [stage["hardware"] or "not recorded" for stage in stages]
+    if len(set(places)) == 1:
+        return [f"What the stages of `{run}` took (hardware: {places[0]}):", table(header, cells)]
+    cells = [[*row, place] for row, place in zip(cells, places, strict=True)]
+    return [f"What the stages of `{run}` took:", table([*header, "hardware"], cells)]
 
 
 def _commands(rows: Sequence[Record]) -> str:

@@ -21,6 +21,7 @@ LEVELS = (
     {"lock", "attempt"},
     {"recipe", "artifact", "stopping"},
     {"describe", "download", "machine", "custody", "ranks", "differences", "remembered"},
+    {"hardware"},
     {"making"},
     {"stage"},
     {"corpus"},

@@ -122,6 +122,15 @@ def test_a_manifest_edited_by_hand_is_refused(target: Path) -> None:
         artifacts.read_manifest(target)
 
 
+def test_hardware_is_sealed_and_artifacts_from_before_it_was_recorded_stay_intact() -> None:
+    earlier = manifest().sealed().model_dump(mode="json", exclude={"hardware"})
+    assert artifacts.Manifest.model_validate(earlier).is_intact()
+    now = manifest(hardware="a GPU").sealed()
+    assert now.is_intact()
+    for edited in ("another GPU", None):
+        assert not now.model_copy(update={"hardware": edited}).is_intact()
+
+
 def test_wrong_kinds_and_strange_folders_are_refused(target: Path, tmp_path: Path) -> None:
     make(target)
     with pytest.raises(InputError, match=r"holds corpus, not lm\. Name an artifact of the right kind\."):

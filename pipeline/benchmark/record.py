@@ -1,24 +1,21 @@
 """The figures that the README shows: kept in the checkout, with the machine they were measured on."""
 
 import json
-import os
-import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pipeline import machine, provenance
+from pipeline import provenance
 from pipeline.benchmark.cases import CASES
 from pipeline.benchmark.figures import Result
 from pipeline.errors import UsageError
+from pipeline.hardware import describe_machine
 from pipeline.storage import write_durably
 
 RESULTS = Path("scripts") / "benchmark" / "results.json"
 _BESIDE = ("transformers",)
 """Packages measured beside those that every manifest names."""
-_UNITS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
-"""Instruction sets that decide how fast matrices are multiplied, the best first."""
 
 
 def results_file() -> Path:
@@ -57,32 +54,6 @@ def keep(path: Path, results: Sequence[Result]) -> None:
 
 def _origin() -> dict[str, Any]:
     return {"machine": describe_machine(), "versions": _versions()}
-
-
-def machine_in_words(described: Mapping[str, Any]) -> str:
-    """`describe_machine`'s answer as it stands in a sentence."""
-    unit = f" with {described['matrix_unit']}" if described["matrix_unit"] else ""
-    return f"{described['processor']}{unit}, {described['cores']} cores"
-
-
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores and memory; no names."""
-    model, flags = platform.machine(), ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                model = value.strip()
-            if name.strip() == "flags":
-                flags = value
-    except OSError:  # not Linux
-        pass
-    threads = os.environ.get("OMP_NUM_THREADS")
-    return {
-        "processor": model, "matrix_unit": next((unit for unit in _UNITS if unit in flags.split()), None),
-        "cores": machine.usable_cores(), "threads": int(threads) if threads else machine.usable_cores(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-    }
 
 
 def _versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ def command(
     ],
     as_json: Annotated[
         bool, typer.Option("--json", help='One list of {"run", "slot", "how", "metrics", "language_model", "stages": '
-                           '[{"role", "wall_s", "peak_memory_mb"}]}.')
+                           '[{"role", "wall_s", "peak_memory_mb", "hardware"}]}.')
     ] = False,
     home: HomeOption = Path(),
 ) -> None:

@@ -62,6 +62,7 @@ def outcome(task: Task, trained: Trained, ids: Artifact, device: Device, metrics
         },
         identity=dict(ids.manifest.identity),
         device=str(device.device),
+        hardware=device.gpu,
         precision={"requested": device.requested, "effective": trained.precision},
     )
 

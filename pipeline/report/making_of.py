@@ -155,6 +155,7 @@ def lineage(material: Material) -> Section:
             [sources.figure(source, "created", form="time")], [sources.figure(source, "wall_s", form="duration")],
             [sources.figure(source, "peak_memory_mb", form="megabytes")],
             [sources.figure(source, "precision", "effective")], [sources.figure(source, "device")],
+            [sources.figure(source, "hardware")],
         ])
         if link.manifest is not None:
             details.append(_artifact(material, link.role))
@@ -165,8 +166,10 @@ def lineage(material: Material) -> Section:
         [
             Prose(["Each artifact names what it was made of by its fingerprint. All of them together took ",
                    sources.figure(DERIVED, "wall_s", form="duration"), "."]),
-            Table(["artifact", "fingerprint", "made (UTC)", "took", "peak memory", "arithmetic", "device"], rows,
-                  numbers=False),
+            Table(
+                ["artifact", "fingerprint", "made (UTC)", "took", "peak memory", "arithmetic", "device", "hardware"],
+                rows, numbers=False,
+            ),
             *details,
         ],
     )

@@ -117,7 +117,7 @@ def run(context: StageContext) -> StageOutcome:
     speed = {} if context.resuming else {"documents_per_s": round(len(test.indices) / max(predict_s, 1e-9), 1)}
     return StageOutcome(
         headline(result) | speed, {**classifier.manifest.identity, "corpus": corpus.manifest.fingerprint},
-        device=result["device"], precision=result["precision"],
+        device=result["device"], hardware=device.gpu, precision=result["precision"],
     )
 
 

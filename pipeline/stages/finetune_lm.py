@@ -133,6 +133,7 @@ def run(context: StageContext) -> StageOutcome:
         },
         identity={**ids.manifest.identity, "direction": run_settings.direction, "architecture": architecture.hash()},
         device=str(device.device),
+        hardware=device.gpu,
         precision={"requested": device.requested, "effective": trained.precision},
     )
 

@@ -177,6 +177,7 @@ def run(context: StageContext) -> StageOutcome:
             **lm.manifest.identity, **ids.manifest.identity, "architecture": prepared.architecture.hash(),
         },
         device=str(device.device),
+        hardware=device.gpu,
         precision={"requested": device.requested, "effective": trained.precision},
     )
 

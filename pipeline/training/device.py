@@ -51,6 +51,11 @@ class Device:
         return f"device {self.device}, precision {self.precision}{asked}{slow}"
 
     @property
+    def gpu(self) -> str | None:
+        """What the GPU is called; None on a CPU."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+
+    @property
     def _emulates_bf16(self) -> bool:
         return self.device.type == "cpu" and self.precision == "bf16" and not onednn_has_bf16()
 

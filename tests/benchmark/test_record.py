@@ -11,6 +11,7 @@ from pipeline.benchmark.cases import CASES
 from pipeline.benchmark.figures import Result
 from pipeline.benchmark.table import note_of
 from pipeline.errors import UsageError
+from pipeline.hardware import describe_machine
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ def test_figures_of_another_machine_are_not_mixed_in(tmp_path: Path) -> None:
     record.keep(path, [result("lm-loader", 11.0), failed])
     assert [c["name"] for c in json.loads(path.read_text(encoding="utf-8"))["cases"]] == ["lm-loader"]
     record.keep(path, [result("lm-loader", 11.0), result("tokenize", 3.0)])
-    assert json.loads(path.read_text(encoding="utf-8"))["machine"] == record.describe_machine()
+    assert json.loads(path.read_text(encoding="utf-8"))["machine"] == describe_machine()
 
 
 def test_the_recorded_figures_are_of_full_runs_of_known_cases() -> None:

@@ -10,6 +10,7 @@ import pytest
 from command_line import call, manifest
 
 from pipeline.artifact import open_artifact
+from pipeline.hardware import describe_machine, machine_in_words
 from pipeline.text.ids import IdStore
 
 FILES = {
@@ -55,6 +56,7 @@ def test_training_says_what_really_ran(finished: Path) -> None:
         found = manifest(finished / "models/smoke" / name)
         assert found["precision"] == {"requested": "fp32", "effective": "fp32"}
         assert found["device"] == "cpu"
+        assert found["hardware"] == machine_in_words(describe_machine())
         assert set(found["identity"]) == {"corpus", "vocabulary", "tokenizer", "direction", "architecture"}
 
 

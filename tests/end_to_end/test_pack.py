@@ -90,6 +90,7 @@ def test_it_is_small_and_tells_nothing_of_the_machine(home: Path, name: str) -> 
     text = json.dumps(after)
     assert str(home) not in text
     assert before["host"] not in text
+    assert after["hardware"] == before["hardware"] is not None  # that of the training
     assert (after["identity"], after["metrics"]["storage"]) == (before["identity"], "int8")
     assert after["settings"]["pack"]["of"] == before["fingerprint"]
     assert {s: r["fingerprint"] for s, r in after["inputs"].items()} == {

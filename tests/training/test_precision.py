@@ -131,3 +131,4 @@ def test_auto_is_fp16_on_cuda() -> None:
     device = resolve_device(RunSettings())
     _, precision = fit(device)
     assert (device.precision, precision.effective) == ("fp16", "fp16")
+    assert device.gpu == torch.cuda.get_device_name()
