@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import MANIFEST, Artifact, Manifest, read_manifest
+from pipeline.artifact import MANIFEST, Artifact, InputRecord, Manifest, read_manifest
 from pipeline.errors import InputError, UsageError
 from pipeline.pretrained import shipped_models
 from pipeline.progress import format_duration
@@ -92,7 +92,9 @@ def _read(name: str, home: Path) -> list[Result]:
     folder = Path(name)
     manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
     if manifest is not None and manifest.slot in SLOTS:
-        return [_result(folder.resolve().parent.name, Artifact(folder, manifest), home)]
+        place = folder.resolve()
+        name = place.parent.name if place.name in SLOTS else place.name  # models/RUN/evaluation, or models/both
+        return [_result(name, Artifact(folder, manifest), home)]
     shipped = shipped_models().get(name)
     found = _results_in(home / "models" / name, name, home)
     if not found and shipped is not None:
@@ -113,38 +115,41 @@ def _results_in(folder: Path, name: str, home: Path) -> list[Result]:
 def _result(name: str, artifact: Artifact, home: Path) -> Result:
     manifest = artifact.manifest
     links = chain_to(artifact, home)
-    chain = {} if manifest.slot == "ensemble" else {link.role: link for link in links}
+    known = {link.fingerprint: link for link in links}
+    classifier = None if manifest.slot == "ensemble" else _input(known, manifest, "classifier")
+    lm = _input(known, classifier, "lm")
     costs = [
         StageCost(link.role, link.manifest.wall_s, link.manifest.peak_memory_mb, link.manifest.hardware)
         for link in links
-        if link.manifest is not None and link.manifest.original is None and not link.is_of_start
+        if link.manifest is not None and link.manifest.original is None and not link.is_of_another
     ]
     return Result(
-        name, manifest.slot, manifest.identity["corpus"], _how(manifest, chain), manifest.metrics,
-        _metrics(chain, "lm"), _metrics(chain, "classifier"), costs, manifest.created,
+        name, manifest.slot, manifest.identity["corpus"], _how(manifest, classifier, lm, known), manifest.metrics,
+        lm and lm.metrics, classifier and classifier.metrics, costs, manifest.created,
     )
 
 
-def _metrics(chain: dict[str, Link], role: str) -> dict[str, Any] | None:
-    manifest = chain[role].manifest if role in chain else None
-    return None if manifest is None else manifest.metrics
+def _input(known: dict[str, Link], manifest: Manifest | None, slot: str) -> Manifest | None:
+    """The manifest of what `manifest` was made of; None if it is not at hand."""
+    if manifest is None or slot not in manifest.inputs:
+        return None
+    return known[manifest.inputs[slot].fingerprint].manifest
 
 
-def _how(manifest: Manifest, chain: dict[str, Link]) -> str:
+def _how(manifest: Manifest, classifier: Manifest | None, lm: Manifest | None, known: dict[str, Link]) -> str:
     if manifest.slot == "ensemble":
         return f"ensemble of {len(manifest.inputs)}"
-    classifier, lm = (chain[role].manifest if role in chain else None for role in ("classifier", "lm"))
     if classifier is not None and classifier.metrics.get("encoder") == "random":
         return "no language model"
     if classifier is not None and START_CLASSIFIER in classifier.inputs:
-        return f"from the classifier {_name(chain, classifier, START_CLASSIFIER)}"
+        return f"from the classifier {_name(known, classifier.inputs[START_CLASSIFIER])}"
     if lm is None:
         return "language model not at hand"
-    return f"fine-tuned from {_name(chain, lm, START)}" if START in lm.inputs else "language model from scratch"
+    return f"fine-tuned from {_name(known, lm.inputs[START])}" if START in lm.inputs else "language model from scratch"
 
 
-def _name(chain: dict[str, Link], manifest: Manifest, role: str) -> str:
-    """What the earlier model is called that `manifest` started from: a shipped one by its name."""
-    start = chain[role].path.resolve()
-    shipped = next((name for name, folder in shipped_models().items() if start.is_relative_to(folder)), None)
-    return shipped or Path(manifest.inputs[role].path).as_posix()
+def _name(known: dict[str, Link], start: InputRecord) -> str:
+    """What the earlier model is called that another one started from: a shipped one by its name."""
+    place = known[start.fingerprint].path.resolve()
+    shipped = next((name for name, folder in shipped_models().items() if place.is_relative_to(folder)), None)
+    return shipped or Path(start.path).as_posix()

@@ -21,24 +21,25 @@ class Link:
     """One artifact of the chain."""
 
     role: str
-    """Its slot; what an earlier model was made of is called start_lm/SLOT or start_classifier/SLOT."""
+    """Its slot; what an earlier model was made of is called start_lm/SLOT or start_classifier/SLOT, and what a given
+    one was made of that the run has another of, lm/SLOT or classifier/SLOT."""
     path: Path
     fingerprint: str
     manifest: Manifest | None
     """None if the artifact of this fingerprint is not at its place any more."""
 
     @property
-    def is_of_start(self) -> bool:
-        """True for an earlier model that another one started from, and for what that was made of."""
-        return self.role.partition("/")[0] in (START, START_CLASSIFIER)
+    def is_of_another(self) -> bool:
+        """True for an earlier model that another one started from, and for what that, or a given one, was made of."""
+        return self.role in (START, START_CLASSIFIER) or "/" in self.role
 
 
 def find_chain(run: Run) -> list[Link]:
     """The last sealed artifact of a run and all it was made of, each once, in the order of the line.
 
-    Raises InputError if nothing of the run is sealed.
+    A given one is the last only where the run made none itself. Raises InputError if nothing of the run is sealed.
     """
-    for stage in reversed(STAGES):
+    for stage in sorted(reversed(STAGES), key=lambda stage: run.given(stage.writes) is not None):
         path = run.path(stage.writes)
         manifest = read_manifest(path)
         if manifest is not None:
@@ -57,7 +58,7 @@ def chain_to(artifact: Artifact, home: Path) -> list[Link]:
 
 
 def _links(home: Path, last: Link) -> Iterator[Link]:
-    queue, seen = [last], {last.fingerprint}
+    queue, seen, roles = [last], {last.fingerprint}, {last.role}
     while queue:
         link = queue.pop(0)
         yield link
@@ -65,7 +66,9 @@ def _links(home: Path, last: Link) -> Iterator[Link]:
             if record.fingerprint in seen:
                 continue
             seen.add(record.fingerprint)
-            role = f"{link.role.partition('/')[0]}/{slot}" if link.is_of_start else slot
+            names = [f"{link.role.partition('/')[0]}/{slot}", f"{link.role}/{slot}"]
+            role = next(name for name in ([] if link.is_of_another else [slot]) + names if name not in roles)
+            roles.add(role)
             path, found = _find(link, record, home)
             queue.append(Link(role, path, record.fingerprint, found))
 
@@ -73,7 +76,7 @@ def _links(home: Path, last: Link) -> Iterator[Link]:
 def _place(link: Link) -> tuple[bool, int]:
     """Where an artifact stands in the line; what models start from comes first."""
     slot = link.role.rpartition("/")[2].removeprefix("start_")
-    return not link.is_of_start, _SLOTS.index(slot) if slot in _SLOTS else len(_SLOTS)
+    return not link.is_of_another, _SLOTS.index(slot) if slot in _SLOTS else len(_SLOTS)
 
 
 def _find(link: Link, record: InputRecord, home: Path) -> tuple[Path, Manifest | None]:

@@ -76,7 +76,10 @@ def _corpus(material: Material) -> Iterator[Block]:
         [
             [
                 [split], [sources.figure(corpus, "metrics", "documents", split, form="count")],
-                *([sources.figure(corpus, "metrics", "labels", split, label, form="count")] for label in shown),
+                *(
+                    [sources.figure(corpus, "metrics", "labels", split, label, form="count", absent="none")]
+                    for label in shown
+                ),
             ]
             for split in splits
         ],
@@ -150,10 +153,13 @@ def lineage(material: Material) -> Section:
     details: list[Block] = []
     for link in material.chain:
         source = material.manifest(link.role)
+        cost: list[Line] = [
+            [sources.figure(source, "wall_s", form="duration")],
+            [sources.figure(source, "peak_memory_mb", form="megabytes")],
+        ] if link.manifest is None or link.manifest.original is None else [["packed"], ["packed"]]
         rows.append([
             [link.role], [sources.figure(DERIVED, "made_from", link.role, form="hash")],
-            [sources.figure(source, "created", form="time")], [sources.figure(source, "wall_s", form="duration")],
-            [sources.figure(source, "peak_memory_mb", form="megabytes")],
+            [sources.figure(source, "created", form="time")], *cost,
             [sources.figure(source, "precision", "effective")], [sources.figure(source, "device")],
             [sources.figure(source, "hardware")],
         ])
