@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import runs, stopping
-from pipeline.artifact import Artifact, open_artifact, path_from
+from pipeline.artifact import Artifact, open_artifact, path_from, read_manifest
 from pipeline.errors import UsageError
 from pipeline.ladder.continuing import REPEATED_TOKENS, WRITTEN_TOKENS, prompt_of, written_by
 from pipeline.ladder.making import SLOT, folder_of, make_rung
-from pipeline.ladder.page import metric_beside, render
+from pipeline.ladder.page import metric_beside, remarks_on, render
 from pipeline.ladder.rungs import AWD_LSTM, KNESER_NEY, RUNGS, ULMFIT, Published, Rung, rungs_named
 from pipeline.ladder.scoring import METRICS, headline
 from pipeline.progress import Reporter
+from pipeline.protocol import protocol_of
 from pipeline.recipe import shipped_recipes
+from pipeline.report.summary import with_protocol
 from pipeline.runs import Plan, Request
 from pipeline.settings import RUNNING_TEXT_KINDS
 from pipeline.stage import Run, run_stage, run_stages, select
@@ -27,6 +29,8 @@ LAST_SHARED = "numericalize_corpus"
 """The stage whose output every rung reads."""
 PAGE, FIGURES = "compare.html", "compare.json"
 QUALITY = ("accuracy", "bits_per_character", "perplexity", "valid_loss", "macro_recall", "macro_f1", "log_loss")
+CUSTODY = ("transductive", "validated_on", "trained_elsewhere")
+"""What a model may have read of the test documents."""
 COST = ("parameters", "train_s", "documents_per_s")
 
 
@@ -40,16 +44,26 @@ class Compared:
 
 
 def plan_on(name: str, source: str | None, home: Path) -> Plan:
-    """The run that `name` means: one that was started below `home`, or else the recipe of that name.
+    """The run that `name` means: one that was started below `home`, or else the recipe of that name, or a variant.
 
-    Raises UsageError if it has several variants, InputError if there is neither.
+    Raises UsageError if it has several variants, InputError if there is none.
     """
-    if name in shipped_recipes() and name not in runs.existing(home):
-        request = Request(recipe=name, source=source, home=home)
-    else:
+    started = runs.existing(home)
+
+    def request(called: str) -> Request:
+        if called in shipped_recipes() and called not in started:
+            return Request(recipe=called, source=source, home=home)
+        return Request(run=called, source=source, home=home)
+
+    known = [*started, *shipped_recipes()]
+    for base in (base for base in known if name not in known and name.startswith(f"{base}-")):
+        whole = runs.resolve(request(base))
+        variant = next((whole.variant_of(run) for run in whole.runs if len(whole.runs) > 1 and run.name == name), None)
+        if variant is not None:
+            return runs.resolve(replace(request(base), variant=variant))
+    if name not in shipped_recipes():
         runs.check_exists(name, home)
-        request = Request(run=name, source=source, home=home)
-    plan = runs.resolve(request)
+    plan = runs.resolve(request(name))
     if len(plan.runs) > 1:
         raise UsageError(
             f"{name} has {len(plan.runs)} variants.", f"Name one: {', '.join(run.name for run in plan.runs)}."
@@ -69,7 +83,7 @@ def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter,
         run_stages(one_run, stages, reporter, force)
     rows = []
     for rung in rungs:
-        seeds = [run.recipe.run.seed + i for i in range(1 if rung.is_certain else n_seeds)]
+        seeds = [run.recipe.run.seed + i for i in range(1 if rung.is_certain or _is_given(run, rung) else n_seeds)]
         results = []
         for seed in seeds:
             stopping.check(f"compare, before {rung.name} with seed {seed},")
@@ -83,17 +97,29 @@ def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter,
     return Compared(document, folder / PAGE)
 
 
+def _is_given(run: Run, rung: Rung) -> bool:
+    """True if the recipe's [inputs] name the model of `rung`: every seed would find the same."""
+    slot = {AWD_LSTM: "lm", ULMFIT: "classifier"}.get(rung.name)
+    return slot is not None and run.given(slot) is not None
+
+
 def _result(plan: Plan, rung: Rung, seed: int, reporter: Reporter, force: bool) -> dict[str, Any]:
     """Make the rung; what is told of it."""
     run = plan.runs[0]
     if rung.name not in (AWD_LSTM, ULMFIT):
         made = make_rung(run, rung, seed, reporter, force=force)
         return _told(run, made, seed, dict(made.manifest.metrics))
-    stages = select("finetune_lm", "finetune_lm" if rung.name == AWD_LSTM else None)
     if seed != run.recipe.run.seed:
         run = _with_seed(plan, seed)
+    stages = runs.needed(run, select("finetune_lm", "finetune_lm" if rung.name == AWD_LSTM else None))
     artifacts = [run_stage(run, stage, reporter, force) for stage in stages]
     last, trained = artifacts[-1], [a for a in artifacts if "parameters" in a.manifest.metrics]
+    read, ids = last.manifest.inputs.get("ids"), read_manifest(run.path("ids"))
+    if read is None or ids is None or read.fingerprint != ids.fingerprint:
+        raise UsageError(
+            f"{last.path} was not measured on the ids of {run.name}, so its figures cannot stand beside theirs.",
+            f"Leave {AWD_LSTM} out of --rungs, or compare on a run that trains its own.",
+        )
     metrics = dict(last.manifest.metrics)
     metrics["parameters"] = trained[-1].manifest.metrics["parameters"]
     if all("history.jsonl" in a.manifest.files for a in trained):  # packed ones do not say how long they learned
@@ -138,6 +164,7 @@ def _told(run: Run, artifact: Artifact, seed: int, metrics: dict[str, Any]) -> d
         "artifact": path_from(run.home, artifact.path),
         "fingerprint": artifact.manifest.fingerprint,
         "ids": artifact.manifest.inputs["ids"].fingerprint,
+        **{name: metrics[name] for name in CUSTODY if name in metrics},
         **{name: metrics[name] for name in (*QUALITY, *COST) if name in metrics},
     }
 
@@ -146,6 +173,8 @@ def _row(rung: Rung, results: list[dict[str, Any]], published: Published | None)
     names = [name for name in (*QUALITY, *COST) if all(name in result for result in results)]
     return {
         "rung": rung.name,
+        "protocol": protocol_of(results[0]),
+        **{name: results[0][name] for name in CUSTODY if name in results[0]},
         "about": rung.about,
         "source": rung.source,
         "seeds": results,
@@ -184,7 +213,7 @@ def table(document: dict[str, Any]) -> str:
     for row in document["rungs"]:
         mean, deviation, published = row["mean"], row["deviation"]["accuracy"], row["published"]
         rows.append([
-            row["rung"],
+            with_protocol(row["rung"], row),
             f"{mean['accuracy']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
             *("" if published is None else f"{published['value']:g}{metric_beside(published)}" for _ in notes),
             f"{mean[second]:.3f}",
@@ -195,7 +224,8 @@ def table(document: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
              for row in rows]
-    return "\n".join([*lines, *_written_lines(document)])
+    remarks = [f"{row['rung']}: {remark}" for row in document["rungs"] for remark in remarks_on(row)]
+    return "\n".join([*lines, *remarks, *_written_lines(document)])
 
 
 def _written_lines(document: dict[str, Any]) -> list[str]:

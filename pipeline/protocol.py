@@ -28,6 +28,9 @@ def protocol_of(metrics: Mapping[str, Any]) -> Protocol:
 
 def what_was_read(metrics: Mapping[str, Any]) -> list[str]:
     """How the test documents were used before they were scored, in clauses; none if they were not."""
+    if metrics.get("trained_elsewhere"):
+        made_so = protocol_of(metrics) == "published"
+        return ["the classifier was made in that way, on a corpus other than the one scored"] if made_so else []
     clauses = []
     if metrics.get("transductive"):
         clauses.append("the language model has read the test documents' text")

@@ -16,7 +16,7 @@ from pipeline.ladder.classifiers import build
 from pipeline.ladder.draws import DrawnLoader
 from pipeline.ladder.fitting import WEIGHTS, best_of, fit, one_group, outcome, weights
 from pipeline.ladder.rungs import ClassifierSettings, Rung
-from pipeline.ladder.scoring import Ids, labelled, write_scores
+from pipeline.ladder.scoring import Ids, Splits, write_scores
 from pipeline.making import StageOutcome
 from pipeline.model.weights import load_tensors, save_tensors
 from pipeline.progress import Reporter
@@ -32,22 +32,22 @@ _PREDICT_BS = 64
 
 
 def train(
-    rung: Rung, ids: Artifact, *, seed: int, device: Device, work: Path, resume: Path, fingerprint: str,
-    reporter: Reporter,
+    rung: Rung, ids: Artifact, splits: Splits, *, seed: int, device: Device, work: Path, resume: Path,
+    fingerprint: str, reporter: Reporter,
 ) -> StageOutcome:
     """Train `rung` as `fitting.fit` does it, score its best epoch on test, and write labels and scores, too.
 
-    Raises what `fit` raises, and DataError for a run without labelled documents to train, to choose by and to score.
+    Raises what `fit` raises.
     """
     settings, store = rung.settings, IdStore.open(ids)
     assert isinstance(settings, ClassifierSettings), rung.name
-    task = task_of(rung, store, seed, device)
+    task = task_of(rung, store, splits, seed, device)
     trained = fit(
         task, settings, ids, seed=seed, device=device, work=work, resume=resume, fingerprint=fingerprint,
         reporter=reporter,
     )
     task.load(trained.best.folder)
-    started, test = time.monotonic(), labelled(store).test
+    started, test = time.monotonic(), splits.test
     probabilities = predict(task.model, store, test, device)
     predict_s = time.monotonic() - started
     (work / "labels.json").write_text(json.dumps(store.labels, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -58,9 +58,9 @@ def train(
     })
 
 
-def task_of(rung: Rung, store: IdStore, seed: int, device: Device) -> Task:
+def task_of(rung: Rung, store: IdStore, splits: Splits, seed: int, device: Device) -> Task:
     """The network of `rung` and its documents, ready to be trained."""
-    settings, splits = rung.settings, labelled(store)
+    settings = rung.settings
     assert isinstance(settings, ClassifierSettings), rung.name
     seed_weights(seed)
     model = build(

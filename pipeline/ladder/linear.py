@@ -19,7 +19,7 @@ from pipeline.artifact import Artifact
 from pipeline.errors import DataError
 from pipeline.ladder.fitting import WEIGHTS
 from pipeline.ladder.rungs import NB_SVM, Rung
-from pipeline.ladder.scoring import Ids, labelled, write_scores
+from pipeline.ladder.scoring import Ids, Splits, write_scores
 from pipeline.making import StageOutcome
 from pipeline.model.text_files import copy_text_files
 from pipeline.report.baseline import INVERSE_REGULARIZATION, MAX_ITERATIONS, fit_features
@@ -101,13 +101,12 @@ class NaiveBayesFeatures:
         return found / found.sum(1, keepdims=True)
 
 
-def train(rung: Rung, ids: Artifact, seed: int, work: Path) -> StageOutcome:
+def train(rung: Rung, ids: Artifact, splits: Splits, seed: int, work: Path) -> StageOutcome:
     """Fit `rung` on train, score it on test, and write weights, features, vocabulary, tokenizer and scores.
 
     `seed` is that of the accuracy's interval.
     """
     store = IdStore.open(ids)
-    splits = labelled(store)
     started = time.monotonic()
     kind = NaiveBayesFeatures if rung.name == NB_SVM else TfIdf
     model = kind(_texts(store, splits.train), store.label_ids[splits.train])

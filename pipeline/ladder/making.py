@@ -30,14 +30,18 @@ def folder_of(run: Run) -> Path:
 def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: bool) -> Artifact:
     """The sealed artifact of `rung`, made of the run's ids unless it is there already.
 
-    Small models run in fp32: there is nothing to gain from less. Raises InputError if the artifact was made of other
-    ids or by another version and `force` is not set; Stopped if a stop was asked for.
+    Small models run in fp32: there is nothing to gain from less. Classifiers look at as many labels as the run's own
+    does. Raises InputError if the artifact was made of other ids or by another version and `force` is not set;
+    DataError for a classifier without labelled documents; Stopped if a stop was asked for.
     """
     target = folder_of(run) / (rung.name if rung.is_certain else f"{rung.name}-s{seed}")
     with making.held(target, rung.name):
         before = making.manifest_before(target, force)
         ids = open_artifact(run.path("ids"), "ids")
-        rung = _for_corpus(rung, ids)
+        splits = None
+        if rung.kind == "classifier":
+            splits = labelled(IdStore.open(ids), run.recipe.train_classifier.labelled, seed)
+            rung = _for_corpus(rung, len(splits.train))
         order = _order(run, rung, seed, target, ids)
         found = making.unchanged(order, before, reporter, force)
         if found is not None:
@@ -52,23 +56,25 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
             if rung.name == KNESER_NEY:
                 return counting.train(ids, folder)
             if rung.settings is None:
-                return linear.train(rung, ids, seed, folder)
+                assert splits is not None
+                return linear.train(rung, ids, splits, seed, folder)
             keep_freed_memory()
             device = resolve_device(run.recipe.run.model_copy(update={"precision": "fp32"}))
-            family = language_model if rung.kind == "language model" else classification
-            return family.train(
-                rung, ids, seed=seed, device=device, work=folder, resume=folder / RESUME,
-                fingerprint=order.fingerprint, reporter=reporter,
-            )
+            how: dict[str, Any] = {
+                "seed": seed, "device": device, "work": folder, "resume": folder / RESUME,
+                "fingerprint": order.fingerprint, "reporter": reporter,
+            }
+            if splits is None:
+                return language_model.train(rung, ids, **how)
+            return classification.train(rung, ids, splits, **how)
 
         return making.make(order, work, reporter, {"ids": ids})
 
 
-def _for_corpus(rung: Rung, ids: Artifact) -> Rung:
-    """`rung` with the epochs that it has on so many documents; DataError where a classifier has none."""
+def _for_corpus(rung: Rung, n_documents: int) -> Rung:
+    """`rung` with the epochs that it has on so many documents."""
     if not isinstance(rung.settings, ClassifierSettings):
         return rung
-    n_documents = len(labelled(IdStore.open(ids)).train)
     return replace(rung, settings=rung.settings.for_documents(n_documents))
 
 
@@ -76,7 +82,10 @@ def _order(run: Run, rung: Rung, seed: int, target: Path, ids: Artifact) -> Orde
     settings: dict[str, Any] = {"rung": rung.name}
     if rung.settings is not None:
         settings |= rung.settings.affecting_output()
-    if not rung.is_certain:
+    draw = run.recipe.train_classifier.labelled if rung.kind == "classifier" else None
+    if draw is not None:
+        settings["labelled"] = draw
+    if draw is not None or not rung.is_certain:
         settings["seed"] = seed
     inputs = {"ids": ids.as_input(run.home)}
     fingerprint = hash_json(

@@ -5,9 +5,10 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.report import charts
-from pipeline.report.blocks import Block, Chart, Details, Line, Page, Prose, Section, Table
+from pipeline.report.blocks import Block, Chart, Details, Line, Note, Page, Prose, Section, Table
 from pipeline.report.figures import Figure, Sources
 from pipeline.report.page import render_html
+from pipeline.report.summary import notes, with_protocol
 
 
 def render(document: dict[str, Any], name: str) -> str:
@@ -24,6 +25,12 @@ IN_SIGHT = 2
 NAMES = {"train_s": "training", "documents_per_s": "documents per s"}
 
 
+def remarks_on(row: dict[str, Any]) -> list[str]:
+    """What a reader of a rung's figures has to know, in sentences."""
+    elsewhere = ["Its classifier was trained on another corpus."] if row.get("trained_elsewhere") else []
+    return [*notes(row), *elsewhere]
+
+
 def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
     rows = document["rungs"]
     classifies = "macro_recall" in rows[0]["mean"]
@@ -38,10 +45,12 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
         *([f"its note,{shared}" if shared else "its note"] if noted else []),  # a metric that all share is said here
         *(NAMES.get(key, key.replace("_", " ")) for key, _ in columns),
     ]
+    names = [with_protocol(row["rung"], row) for row in rows]
     points = [
-        (row["rung"], row["mean"]["accuracy"], row["mean"]["parameters"], row["mean"].get("train_s")) for row in rows
+        (called, row["mean"]["accuracy"], row["mean"]["parameters"], row["mean"].get("train_s"))
+        for called, row in zip(names, rows, strict=True)
     ]
-    notes: list[Line] = [
+    reached: list[Line] = [
         [
             row["rung"], ": ", sources.figure(name, "rungs", i, "published", "metric"), " ",
             sources.figure(name, "rungs", i, "published", "value"), ", ",
@@ -51,7 +60,7 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
     ]
     n_seeds = max(len(row["seeds"]) for row in rows)
     said = (
-        "Figures of the test split; a neural rung's epoch was chosen on validation."
+        "Figures of the test split; a neural rung's epoch was chosen on validation, unless it says otherwise below."
         if classifies else
         "Figures of validation: of the best epoch of each small model, of the last of AWD_LSTM."
     )
@@ -63,11 +72,12 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
             Section("rungs", "Rungs", [
                 Table(header, [
                     [
-                        [row["rung"]], *([_of_note(sources, name, i, shared is None)] if noted else []),
+                        [names[i]], *([_of_note(sources, name, i, shared is None)] if noted else []),
                         *_cells(sources, name, i, row, columns),
                     ]
                     for i, row in enumerate(rows)
                 ]),
+                *(Note([f"{row['rung']}: {remark}"]) for row in rows for remark in remarks_on(row)),
                 Details("What each rung is", [Table(
                     ["rung", "what it is", "whose"], [[[row["rung"]], [row["about"]], [row["source"]]] for row in rows],
                     numbers=False,
@@ -78,7 +88,7 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
                 ),
             ]),
             *([Section("text", "Generated text", [*_text(document, sources, name)])] if "prompt" in document else []),
-            *([Section("notes", "What the notes reached", [Prose(line) for line in notes])] if notes else []),
+            *([Section("notes", "What the notes reached", [Prose(line) for line in reached])] if reached else []),
         ],
         footer=[f"Written by staged-ulmfit {__version__} from sealed artifacts. The same again: ",
                 f"python -m pipeline compare --on {document['on']} --rungs "

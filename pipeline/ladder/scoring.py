@@ -29,11 +29,14 @@ class Splits:
     test: Ids
 
 
-def labelled(store: IdStore) -> Splits:
-    """The labelled documents of a run; DataError if there is nothing to learn, to choose by or to score."""
+def labelled(store: IdStore, draw: int | None = None, seed: int = 0) -> Splits:
+    """The labelled documents of a run, of train and validation only those of the `draw` that its classifier looks at.
+
+    Raises DataError if there is nothing to learn, to choose by or to score.
+    """
     found = {}
     for split in ("train", "valid", "test"):
-        found[split] = labelled_documents(store, [split])
+        found[split] = labelled_documents(store, [split], draw, seed)
         if not len(found[split]) or len(store.labels) < 2:
             raise DataError(
                 f"{store.path} has {len(found[split])} labelled documents of {split} and {len(store.labels)} labels; "

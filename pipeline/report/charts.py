@@ -28,6 +28,13 @@ _STYLE: dict[str, Any] = {
     "path.simplify": False,
 }
 
+class _Shares(PercentFormatter):
+    """Of a whole: an axis may go beyond it, for room, but there is nothing to be called 105 %."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return "" if x > 1 + 1e-9 else super().__call__(x, pos)
+
+
 Record = dict[str, Any]
 Rows = Sequence[Record]
 
@@ -50,7 +57,7 @@ def accuracies(rows: Sequence[tuple[str, Record]], n_baselines: int) -> Markup:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_formatter(_Shares(1.0, decimals=0))
         axes.margins(x=0.08)
         axes.spines["left"].set_visible(False)
 
@@ -122,8 +129,8 @@ def reliability(bins: Rows) -> Markup:
         below.set_xlim(lowest - 0.02, 1.02)
         top.set_ylim(min(lowest, *(row["accuracy"] for row in filled)) - 0.05, 1.05)
         for axes in (top, below):
-            axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        top.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axes.xaxis.set_major_formatter(_Shares(1.0, decimals=0))
+        top.yaxis.set_major_formatter(_Shares(1.0))
         figure.align_ylabels()
 
     return _svg("reliability", 4.0, draw)
@@ -142,7 +149,7 @@ def lengths(rows: Rows) -> Markup:
         axes.set_xticks(at, names)
         axes.set_xlabel("tokens: from, to")
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(_Shares(1.0, decimals=0))
         axes.grid(axis="x", visible=False)
         axes.set_ylabel("accuracy")
 
@@ -176,7 +183,7 @@ def ladder(rungs: Sequence[tuple[str, float, float, float | None]]) -> Markup:
             )
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            axes.yaxis.set_major_formatter(_Shares(1.0, decimals=0))
         figure.draw_without_rendering()  # only now is it known where the points are
         for axes, points in zip(panels, costs.values(), strict=True):
             _name_points(axes, points)

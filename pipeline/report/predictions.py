@@ -22,6 +22,8 @@ def headline(result: dict[str, Any]) -> dict[str, Any]:
     figures = {name: result[name] for name in HEADLINE}
     figures |= {key: result["protocol"][key] for key in ("transductive", "validated_on")}
     figures["protocol"] = protocol_of(result["protocol"])
+    if result["protocol"].get("trained_elsewhere"):
+        figures["trained_elsewhere"] = True
     if "baseline" in result:
         figures["baseline"] = {k: result["baseline"][k] for k in ("name", "accuracy", "accuracy_low", "accuracy_high")}
         figures["mcnemar_p"] = result["mcnemar"]["p"]

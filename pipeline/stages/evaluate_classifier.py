@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline import stopping
 from pipeline.artifact import Artifact, hash_json
+from pipeline.custody import has_other_corpora
 from pipeline.errors import DataError, DivergedError
 from pipeline.inference.classify import check_tokens, predict_documents
 from pipeline.making import StageOutcome
@@ -176,7 +177,9 @@ def _protocol(
     return {
         "transductive": bool(classifier.manifest.metrics.get("transductive")),
         "validated_on": classifier.manifest.metrics.get("validated_on", "valid"),
-        "other_corpora": bool(classifier.manifest.metrics.get("other_corpora")),
+        "other_corpora": has_other_corpora(corpus.manifest.fingerprint, [classifier]),
+        "trained_elsewhere": classifier.manifest.identity.get("corpus") != corpus.manifest.fingerprint,
+        "language_model_read": classifier.manifest.metrics.get("language_model_read"),
         "language_model_known": "transductive" in classifier.manifest.metrics,
         "classifier_trained_on_this_split": lineage.trained_on(classifier, ids),
         "labelled": classifier.manifest.metrics.get("labelled"),

@@ -35,7 +35,11 @@ def run(context: StageContext) -> StageOutcome:
     probabilities = metrics.normalized(averaged)
     predicted = probabilities.argmax(axis=1)
     correct = predicted == label_ids
-    with_baseline = next((m for m in members if m.baseline_ids is not None), None)
+    # The best of them, where members looked at unlike numbers of labels: no easier opponent can be chosen.
+    with_baseline = max(
+        (m for m in members if m.baseline_ids is not None), key=lambda m: (m.metrics["baseline"]["accuracy"], m.name),
+        default=None,
+    )
     baseline_correct = None if with_baseline is None else with_baseline.baseline_correct
     result: dict[str, Any] = {
         **metrics.score(
@@ -47,7 +51,6 @@ def run(context: StageContext) -> StageOutcome:
     if with_baseline is not None and baseline_correct is not None:
         result["baseline"] = with_baseline.metrics["baseline"]
         result["mcnemar"] = metrics.mcnemar(correct, baseline_correct)
-    # On these very documents: no easier opponent can be chosen.
     best = max(members, key=lambda m: m.metrics["accuracy"])
     result |= {
         "members": [_about(m, correct, baseline_correct) for m in members],
@@ -102,11 +105,14 @@ def _about(
 def _protocol(members: list[Member]) -> dict[str, Any]:
     """Who has read what: what one member has read, the ensemble has."""
     found = [m.metrics["protocol"] for m in members]
+    read = [p.get("language_model_read") for p in found]
     return {
         **found[0],
         "transductive": any(p["transductive"] for p in found),
         "validated_on": "test" if any(p["validated_on"] == "test" for p in found) else "valid",
         "other_corpora": any(p.get("other_corpora", False) for p in found),
+        "trained_elsewhere": any(p.get("trained_elsewhere", False) for p in found),
+        "language_model_read": read[0] if all(other == read[0] for other in read) else None,
         "language_model_known": all(p["language_model_known"] for p in found),
         "classifier_trained_on_this_split": all(p["classifier_trained_on_this_split"] for p in found),
     }

@@ -72,7 +72,7 @@ def short(rung: Rung, epochs: int) -> Rung:
 
 
 def train(rung: Rung, resume: Path, callbacks: Sequence[Callback] = ()) -> tuple[Task, Trained]:
-    task = replace(task_of(rung, store(), 3, CPU), callbacks=callbacks)
+    task = replace(task_of(rung, store(), labelled(store()), 3, CPU), callbacks=callbacks)
     assert rung.settings is not None
     trained = train_phases(
         task, rung.settings, rung.settings.phases, device=CPU, seed=3, resume=resume, fingerprint="f" * 64,

@@ -111,6 +111,8 @@ def test_what_is_no_run_and_no_recipe_is_refused(home: Path) -> None:
         plan_on("nope", None, home)
     with pytest.raises(UsageError, match=r"imdb-ensemble has \d variants\. Name one: imdb-ensemble-"):
         plan_on("imdb-ensemble", None, home)
+    variant = plan_on("imdb-ensemble-bwd", None, home).runs
+    assert [(run.name, run.recipe.run.direction) for run in variant] == [("imdb-ensemble-bwd", "bwd")]
     plan = plan_on("human-numbers", None, home)
     assert plan.runs[0].recipe.prepare_corpus.kind == "human-numbers"
 
@@ -171,9 +173,11 @@ def test_a_classifier_from_elsewhere_tells_no_time(reviews: Path) -> None:
              "classifier": packed / "classifier-fwd"}
     call("run", "--recipe", "smoke", "--run", "p", "--until", "numericalize_corpus", "--home", str(reviews),
          *(arg for slot, path in given.items() for arg in ("--set", f"inputs.{slot}={path}")))
-    call("compare", "--on", "p", "--rungs", "TF-IDF,ULMFiT", "--home", str(reviews))
+    made = call("compare", "--on", "p", "--rungs", "TF-IDF,ULMFiT", "--seeds", "2", "--home", str(reviews))
+    assert not re.search("^(finetune_lm|train_classifier): starting", made.stderr, re.MULTILINE)
     figures = json.loads((reviews / "models/p/ladder/compare.json").read_text(encoding="utf-8"))
     small, big = figures["rungs"]
+    assert len(big["seeds"]) == 1  # every seed would find the same
     assert big["mean"]["parameters"] == read_manifest(models / "classifier-fwd").metrics["parameters"]
     assert big["mean"]["accuracy"] == read_manifest(models / "evaluation").metrics["accuracy"]
     assert "train_s" in small["mean"]
@@ -182,6 +186,48 @@ def test_a_classifier_from_elsewhere_tells_no_time(reviews: Path) -> None:
     assert lines[0].split()[:3] == ["rung", "accuracy", "macro"]  # no column for notes that there are not
     assert lines[-1].split()[0] == "ULMFiT"
     assert "its note" not in (reviews / "models/p/ladder/compare.html").read_text(encoding="utf-8")
+
+
+def test_the_published_protocol_is_told(reviews: Path) -> None:
+    call("run", "--run", "r", "--protocol", "published", "--home", str(reviews))
+    found = call("compare", "--on", "r-published", "--rungs", "TF-IDF,ULMFiT", "--home", str(reviews)).stdout
+    lines = found.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["TF-IDF", "ULMFiT (published protocol)"]
+    assert lines[3].startswith("ULMFiT: Published protocol: the language model has read the test documents' text; the")
+    page = (reviews / "models/r-published/ladder/compare.html").read_text(encoding="utf-8")
+    assert "ULMFiT (published protocol)" in page
+    assert "the epoch was chosen on the test documents" in page
+
+
+def test_rungs_look_at_as_many_labels_as_the_runs_own_classifier(reviews: Path) -> None:
+    few = ("--set", "train_classifier.labelled=60", "--set", "train_classifier.phases.1.epochs=1")
+    given = (arg for slot in ("corpus", "ids", "lm") for arg in ("--set", f"inputs.{slot}={_of_r(reviews, slot)}"))
+    call("run", "--recipe", "smoke", "--run", "few", "--home", str(reviews), *few, *given)
+    call("compare", "--on", "few", "--rungs", "TF-IDF,MLP,ULMFiT", "--home", str(reviews))
+    models = reviews / "models/few"
+    n_labelled = read_manifest(models / "classifier-fwd").metrics["train_documents"]
+    assert n_labelled < 60
+    for rung in ("TF-IDF", "MLP-s42"):
+        assert read_manifest(models / "ladder" / rung).metrics["train_documents"] == n_labelled
+    evaluation = read_manifest(models / "evaluation").metrics
+    assert read_manifest(models / "ladder/TF-IDF").metrics["accuracy"] == pytest.approx(
+        evaluation["baseline"]["accuracy"], abs=0.1
+    )
+
+
+def _of_r(home: Path, slot: str) -> Path:
+    return home / ("models/r/lm-fwd" if slot == "lm" else f"data/r/{slot}")
+
+
+def test_a_language_model_of_other_ids_does_not_stand_beside_the_rungs(home: Path) -> None:
+    start = home / "models/t/lm-fwd"
+    call("compare", "--on", "t", "--rungs", "AWD_LSTM", "--home", str(home), "--force")
+    call("run", "--recipe", "smoke", "--run", "q", "--until", "numericalize_corpus", "--home", str(home),
+         "--source", str(home / "text.txt"), "--set", "prepare_corpus.kind=plain-text",
+         "--set", "prepare_corpus.valid_fraction=0.3", "--set", f"inputs.start_lm={start}",
+         "--set", f"inputs.lm={start}")
+    refused = call("compare", "--on", "q", "--rungs", "AWD_LSTM", "--home", str(home), exit_code=ExitCode.USAGE)
+    assert "was not measured on the ids of q, so its figures cannot stand beside theirs." in refused.stderr
 
 
 def test_rungs_without_names_are_those_that_fit(home: Path, reviews: Path) -> None:

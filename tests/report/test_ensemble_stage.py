@@ -38,7 +38,7 @@ def draw(seed: int, skill: float = 1.5) -> np.ndarray:
 
 def seal_evaluation(
     home: Path, name: str, probabilities: np.ndarray, *, labels: list[str] = LABELS, doc_ids: list[str] = DOC_IDS,
-    truth: np.ndarray = TRUTH, baseline: bool = True, transductive: bool = False, corpus: str = "c" * 64,
+    truth: np.ndarray = TRUTH, baseline: bool = True, baseline_ids: np.ndarray = BASELINE, transductive: bool = False, corpus: str = "c" * 64,
 ) -> Path:
     """The evaluation of a run `name`, as evaluate_classifier writes it."""
     scored = {
@@ -54,11 +54,11 @@ def seal_evaluation(
     names = np.array(labels, dtype=object)
     columns: dict[str, Any] = {"doc_id": doc_ids, "label": pa.array(names[truth], pa.string())}
     if baseline:
-        eye = scores.normalized(np.eye(3)[BASELINE])
+        eye = scores.normalized(np.eye(3)[baseline_ids])
         scored["baseline"] = {
             "name": "TF-IDF", **scores.score(truth, eye, labels, bootstrap_samples=200, calibration_bins=10, seed=1)
         }
-        columns["baseline_predicted"] = pa.array(names[BASELINE], pa.string())
+        columns["baseline_predicted"] = pa.array(names[baseline_ids], pa.string())
     columns |= {f"probability_{label}": probabilities[:, i] for i, label in enumerate(labels)}
 
     def files(folder: Path) -> None:
@@ -194,6 +194,14 @@ def test_the_order_of_the_members_does_not_change_the_numbers(tmp_path: Path, me
     backwards = run_stage(elsewhere, ENSEMBLE, Reporter(io.StringIO()))
     assert backwards.path == tmp_path / "elsewhere"
     assert backwards.manifest.metrics == forwards
+
+
+def test_the_strongest_baseline_of_the_members_has_to_be_beaten(tmp_path: Path) -> None:
+    better = np.where(np.random.default_rng(2).random(N) < 0.9, TRUTH, (TRUTH + 1) % 3)
+    members = {"few": seal_evaluation(tmp_path, "few", draw(2)),
+               "many": seal_evaluation(tmp_path, "many", draw(3), baseline_ids=better)}
+    metrics, _, _ = read(ensemble_of(tmp_path, members))
+    assert metrics["baseline"]["accuracy"] == np.mean(better == TRUTH) > np.mean(BASELINE == TRUTH)
 
 
 def test_another_member_is_another_ensemble(tmp_path: Path, members: dict[str, Path]) -> None:

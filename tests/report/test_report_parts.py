@@ -25,6 +25,13 @@ def sources(**metrics: Any) -> Sources:
     return Sources({METRICS: BASE | metrics, DERIVED: {}})
 
 
+def test_no_accuracy_above_all_stands_at_an_axis() -> None:
+    svg = str(charts.accuracies([("a", {"accuracy": 0.99, "accuracy_low": 0.97, "accuracy_high": 1.0})], 0))
+    shares = {int(share) for share in re.findall(r">(\d+) ?%<", svg)}
+    assert 100 in shares
+    assert max(shares) == 100
+
+
 def test_a_figure_knows_its_place() -> None:
     found = Sources({"a.json": {"x/y": [{"~": 0.25}], "none": None}})
     assert found.figure("a.json", "x/y", 0, "~", form="percent") == Figure("a.json", "/x~1y/0/~0", 0.25, "25.00 %")
