@@ -125,7 +125,7 @@ def _result(name: str, artifact: Artifact, home: Path) -> Result:
     ]
     return Result(
         name, manifest.slot, manifest.identity["corpus"], _how(manifest, classifier, lm, known), manifest.metrics,
-        lm and lm.metrics, classifier and classifier.metrics, costs, manifest.created,
+        _metrics(lm), _metrics(classifier), costs, manifest.created,
     )
 
 
@@ -134,6 +134,10 @@ def _input(known: dict[str, Link], manifest: Manifest | None, slot: str) -> Mani
     if manifest is None or slot not in manifest.inputs:
         return None
     return known[manifest.inputs[slot].fingerprint].manifest
+
+
+def _metrics(manifest: Manifest | None) -> dict[str, Any] | None:
+    return None if manifest is None else manifest.metrics
 
 
 def _how(manifest: Manifest, classifier: Manifest | None, lm: Manifest | None, known: dict[str, Link]) -> str:

@@ -13,8 +13,8 @@ from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.errors import InputError
 from pipeline.plain_templates import rendered
 from pipeline.protocol import protocol_of, what_was_read
-from pipeline.report import evaluation_page
-from pipeline.report.chain import START, START_CLASSIFIER, chain_to, manifests
+from pipeline.report import evaluation_page, lineage
+from pipeline.report.chain import START, START_CLASSIFIER, Link, chain_to, manifests
 from pipeline.report.evaluation_page import escape, table
 from pipeline.report.figures import Figure, Sources
 
@@ -104,9 +104,12 @@ def model_card(
 
     `packed` are all models of a folder that is not the Hub's: the card then says how those are used.
     """
-    chain = chain_to(evaluation or model, home)
+    behind = chain_to(evaluation or model, home)
+    elsewhere = evaluation is not None and lineage.scored_elsewhere(model, evaluation)
+    chain = chain_to(model, home) if elsewhere else behind
+    known = {link.fingerprint for link in chain}
     sources = Sources({f"{role}/manifest.json": text for role, text in manifests(chain).items()} | _metrics(evaluation))
-    about = _About(model, sources)
+    about = _About(model, sources, _corpus_kind(behind) if elsewhere else None)
     data = ModelCardData(
         language=request.language or about.language, license=request.license, library_name=LIBRARY,
         pipeline_tag=_TASKS[about.slot], tags=["ulmfit", "awd-lstm"], model_name=request.name,
@@ -121,7 +124,7 @@ def model_card(
             [link.role, f"`{link.fingerprint[:12]}`", *(
                 [link.manifest.stage, link.manifest.created[:10]] if link.manifest else ["not at hand", ""]
             )]
-            for link in chain
+            for link in [*chain, *(link for link in behind if link.fingerprint not in known)]
         ],
         packed=[
             {"folder": artifact.path.name, "storage": storage_of(artifact),
@@ -133,6 +136,12 @@ def model_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
+def _corpus_kind(links: Sequence[Link]) -> str | None:
+    """The kind of the corpus among `links`, if there is one that is at hand."""
+    found = next((link.manifest for link in links if link.role == "corpus"), None)
+    return None if found is None else str(found.settings["prepare_corpus"]["kind"])
+
+
 def _metrics(evaluation: Artifact | None) -> dict[str, Any]:
     if evaluation is None:
         return {}
@@ -142,12 +151,15 @@ def _metrics(evaluation: Artifact | None) -> dict[str, Any]:
 class _About:
     """What the manifests say of one model."""
 
-    def __init__(self, model: Artifact, sources: Sources) -> None:
+    def __init__(self, model: Artifact, sources: Sources, scored_kind: str | None) -> None:
+        """`scored_kind`: of the corpus that it was scored on, if that is not the one it was made of."""
         self._model, self._sources = model, sources
         self.slot = model.manifest.slot
         self._tokenizer: dict[str, Any] = _read(model, "tokenizer/tokenizer.json")
         kind = sources.get("corpus/manifest.json", "settings", "prepare_corpus", "kind")
-        self._data, self.on_hub = _DATA.get(kind, (f"a {kind} of its maker's own" if kind else "not at hand", None))
+        self._data, self.on_hub = _named(kind)
+        self._scored, self._scored_on_hub = _named(scored_kind) if scored_kind else (self._data, self.on_hub)
+        self._elsewhere = scored_kind is not None
 
     @property
     def language(self) -> str | None:
@@ -162,7 +174,7 @@ class _About:
         protocol = protocol_of(metrics["protocol"])
         for kind, name, key in (("accuracy", "Accuracy", "accuracy"), ("f1", "Macro F1", "macro_f1")):
             yield EvalResult(
-                task_type=_TASKS[self.slot], dataset_type=self.on_hub or "own", dataset_name=self._data,
+                task_type=_TASKS[self.slot], dataset_type=self._scored_on_hub or "own", dataset_name=self._scored,
                 dataset_split="test", dataset_args={"documents": metrics["test_documents"]}, metric_type=kind,
                 metric_name=f"{name} ({protocol} protocol)", metric_value=metrics[key],
             )
@@ -175,7 +187,7 @@ class _About:
             "direction": _DIRECTIONS[direction], "tokenizer": escape(str(self._tokenizer["kind"])),
             "vocabulary": f"{sizes['vocabulary_size']:,}", **{k: sizes[k] for k in ("emb_sz", "n_hid", "n_layers")},
             "labels": [escape(label) for label in _read(self._model, "labels.json")] if classifier else [],
-            "results": list(self._results()), "perplexity": self._perplexity(), "data": escape(self._data),
+            "results": list(self._results()), "perplexity": self._perplexity(), "measured": self._measured(),
             "use": self._use(), "limits": list(self._limits()), "training": self._training(),
             "target": f"models/NAME/{self.slot}-{direction}",
             "parts": sorted(Path(name).stem for name in self._model.manifest.files if name.endswith(".safetensors")),
@@ -194,6 +206,11 @@ class _About:
     def _perplexity(self) -> str | None:
         perplexity = self._model.manifest.metrics.get("perplexity")
         return None if perplexity is None else f"{perplexity:,.2f}"
+
+    def _measured(self) -> str:
+        if self._elsewhere:
+            return f"on documents other than those it was trained on ({escape(self._scored)})"
+        return f"on documents like those it was trained on ({escape(self._data)}), and on no others"
 
     def _use(self) -> str:
         data = escape(self._data)
@@ -239,6 +256,10 @@ class _About:
             for name, found in rows if found.value is not None
         ]
         return table(["", ""], shown) if shown else "What it was made of was not at hand."
+
+
+def _named(kind: str | None) -> tuple[str, str | None]:
+    return _DATA.get(kind or "", (f"a {kind} of its maker's own" if kind else "not at hand", None))
 
 
 def _read(model: Artifact, name: str) -> Any:

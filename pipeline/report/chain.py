@@ -39,7 +39,8 @@ def find_chain(run: Run) -> list[Link]:
 
     A given one is the last only where the run made none itself. Raises InputError if nothing of the run is sealed.
     """
-    for stage in sorted(reversed(STAGES), key=lambda stage: run.given(stage.writes) is not None):
+    own = [stage for stage in reversed(STAGES) if run.given(stage.writes) is None]
+    for stage in [*own, *(stage for stage in reversed(STAGES) if stage not in own)]:
         path = run.path(stage.writes)
         manifest = read_manifest(path)
         if manifest is not None:

@@ -1,7 +1,7 @@
 """evaluation.md: the content of metrics.json, for people. Every number comes out of that dictionary."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.protocol import protocol_of
@@ -75,12 +75,18 @@ def headline(metrics: Metrics) -> str:
 def warnings(metrics: Metrics) -> Iterable[str]:
     """What must be known before the figures of `metrics` are compared with others."""
     protocol = metrics["protocol"]
-    if protocol["transductive"]:
+    elsewhere = protocol.get("trained_elsewhere")
+    if elsewhere and protocol_of(protocol) == "published":
+        yield (
+            "The classifier follows the published protocol on the corpus it was trained with: documents it was tested "
+            "on there had a part in its making."
+        )
+    if protocol["transductive"] and not elsewhere:
         yield (
             "These numbers are transductive: the language model has read the text of the test documents (without "
             "their labels). Do not compare them with numbers of an honest split."
         )
-    if protocol.get("validated_on") == "test":
+    if protocol.get("validated_on") == "test" and not elsewhere:
         yield (
             "These numbers follow the published protocol: the test documents, with their labels, chose the "
             "classifier's epoch, so they are better than on documents that nobody has looked at. Do not compare them "
@@ -167,14 +173,10 @@ def _calibration(metrics: Metrics) -> str:
 def split_protocol(protocol: Metrics) -> str:
     """Who has read which documents, as a list."""
     counts = ", ".join(f"{split} {count:,}" for split, count in protocol["documents"].items())
-    read = "the text of train, unlabelled and test" if protocol["transductive"] else "the text of train and unlabelled"
-    chosen_on = protocol.get("validated_on", "valid")
-    on = "train and valid" if chosen_on == "test" else "train"
     lines = [
         f"Protocol: {protocol_of(protocol)}.",
         f"Documents: {counts}.",
-        f"The language model was trained on {read}; the classifier on the labelled documents of {on}; the best epoch "
-        f"was chosen on {chosen_on}. The baseline was fitted on the same documents of {on}.",
+        " ".join(_who_was_trained_on_what(protocol)),
     ]
     if protocol.get("other_corpora"):
         lines.append(
@@ -189,6 +191,26 @@ def split_protocol(protocol: Metrics) -> str:
         lines.append(f"{protocol['test_documents_without_label']:,} test documents have no label and are not scored.")
     lines += [f"Corpus, {escape(name)}: {count}." for name, count in protocol["duplicates"].items()]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _who_was_trained_on_what(protocol: Metrics) -> Iterator[str]:
+    chosen_on = protocol.get("validated_on", "valid")
+    on = "train and valid" if chosen_on == "test" else "train"
+    if protocol.get("trained_elsewhere"):
+        yield (
+            "The classifier was trained on another corpus. The baseline was fitted on the labelled documents of train."
+        )
+        return
+    splits = protocol.get("language_model_read")
+    if splits:
+        text = " and ".join(part for part in (", ".join(splits[:-1]), splits[-1]) if part)
+        yield f"The language model was trained on the text of {text}."
+    elif splits is not None:  # None: made elsewhere, or before it was recorded
+        yield "There is no language model behind it."
+    yield (
+        f"The classifier was trained on the labelled documents of {on}; the best epoch was chosen on {chosen_on}. The "
+        f"baseline was fitted on the same documents of {on}."
+    )
 
 
 def _mistakes(mistakes: Sequence[Metrics]) -> str:

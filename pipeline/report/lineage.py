@@ -17,5 +17,14 @@ def fingerprints(artifacts: Iterable[Artifact]) -> dict[str, str]:
 
 def trained_on(classifier: Artifact, ids: Artifact) -> bool:
     """True if `classifier` was trained on the train split of exactly these `ids`."""
-    record = classifier.manifest.inputs.get("ids")
-    return record is not None and record.fingerprint == ids.manifest.fingerprint
+    return _ids_of(classifier) == ids.manifest.fingerprint
+
+
+def scored_elsewhere(classifier: Artifact, evaluation: Artifact) -> bool:
+    """True if `evaluation` read other ids than those `classifier` was trained on."""
+    return _ids_of(classifier) != _ids_of(evaluation)
+
+
+def _ids_of(artifact: Artifact) -> str | None:
+    record = artifact.manifest.inputs.get("ids")
+    return None if record is None else record.fingerprint

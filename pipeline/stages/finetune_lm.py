@@ -125,6 +125,7 @@ def run(context: StageContext) -> StageOutcome:
             "parameters": sum(p.numel() for p in task.model.parameters()),
             "skipped_steps": trained.skipped_steps,
             "processes": prepared.group.size,
+            "read": _training_splits(settings, IdStore.open(ids)),
             "transductive": transductive,
             "other_corpora": has_other_corpora(ids.manifest.identity.get("corpus"), [start] if start else []),
             "protocol": protocol_of({"transductive": transductive}),
@@ -160,8 +161,13 @@ def _loaders(context: StageContext, store: IdStore, group: Group) -> tuple[Langu
 
 
 def _training_documents(settings: FinetuneLMSettings, store: IdStore) -> NDArray[np.int64]:
-    more = {"unlabelled": settings.unlabelled, "test": settings.transductive}
-    return store.documents("train", *(split for split, wanted in more.items() if wanted))
+    return store.documents(*_training_splits(settings, store))
+
+
+def _training_splits(settings: FinetuneLMSettings, store: IdStore) -> list[str]:
+    """Those whose text it is trained on, as far as there are documents of them."""
+    wanted = {"train": True, "unlabelled": settings.unlabelled, "test": settings.transductive}
+    return [split for split, is_wanted in wanted.items() if is_wanted and len(store.documents(split))]
 
 
 def _matched(

@@ -15,6 +15,7 @@ from fastai.text.models.awdlstm import awd_lstm_clas_split
 from fastai.text.models.core import SequentialRNN
 from numpy.typing import NDArray
 
+from pipeline.artifact import Artifact
 from pipeline.custody import has_other_corpora
 from pipeline.errors import DataError, UsageError
 from pipeline.making import StageOutcome
@@ -164,6 +165,7 @@ def run(context: StageContext) -> StageOutcome:
             "epochs": len(trained.history),
             "labelled": settings.labelled,
             "encoder": settings.encoder,
+            "language_model_read": _text_read(ids, models) if settings.encoder == "pretrained" else [],
             "train_documents": task.units,
             "valid_documents": prepared.valid_documents,
             "documents_per_s": trained.history[-1]["documents_per_s"],
@@ -180,6 +182,13 @@ def run(context: StageContext) -> StageOutcome:
         hardware=device.gpu,
         precision={"requested": device.requested, "effective": trained.precision},
     )
+
+
+def _text_read(ids: Artifact, models: list[Artifact]) -> list[str] | None:
+    """The splits whose text the language model was trained on; None if it does not say, or came from elsewhere."""
+    lm = models[0].manifest
+    same = len(models) == 1 and lm.identity.get("corpus") == ids.manifest.identity.get("corpus")
+    return lm.metrics.get("read") if same else None
 
 
 def _check_adversarial(settings: TrainClassifierSettings, groups: int) -> None:

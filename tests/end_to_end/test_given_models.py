@@ -55,3 +55,22 @@ def test_results_know_its_language_model_and_leave_out_what_others_took(home: Pa
     assert [stage["role"] for stage in found["stages"]].count("corpus") == 1
     folder = str(home / f"models/{RUN}/evaluation")
     assert call("results", folder, "--home", str(home)).stdout.splitlines()[4].startswith(f"{RUN} ")
+
+
+def test_the_evaluation_does_not_say_that_its_corpus_made_the_classifier(home: Path) -> None:
+    text = (home / f"models/{RUN}/evaluation/evaluation.md").read_text(encoding="utf-8")
+    assert "- The classifier was trained on another corpus. The baseline was fitted on the labelled documents" in text
+    assert "The language model was trained on" not in text
+    assert "It goes on from models that have read other texts, or only those." in text
+
+
+def test_the_card_of_a_model_that_was_scored_elsewhere_tells_both_corpora_apart(home: Path, tmp_path: Path) -> None:
+    call(
+        "export", "--to", "huggingface", "--run", "smoke", "--home", str(home), "--output", str(tmp_path / "card"),
+        "--evaluation", str(home / f"models/{RUN}/evaluation"),
+    )
+    text = (tmp_path / "card/README.md").read_text(encoding="utf-8")
+    trained_on = manifest(home / "data/smoke/corpus")["metrics"]["documents"]["train"]
+    assert f"| documents, train | {trained_on} |" in text
+    assert "measured on documents other than those it was trained on" in text
+    assert text.count("language model, perplexity on validation") == 1

@@ -38,6 +38,11 @@ def test_each_run_stands_in_a_row_with_what_it_started_from(home: Path) -> None:
     assert lines[7:] == ["72 test documents"]
 
 
+def test_the_evaluation_of_random_weights_speaks_of_no_language_model(home: Path) -> None:
+    page = (home / "models/none/evaluation/evaluation.md").read_text(encoding="utf-8")
+    assert "There is no language model behind it. The classifier was trained on the labelled documents of train" in page
+
+
 def test_json_holds_the_manifests_figures_and_what_each_stage_took(home: Path) -> None:
     (found,) = json.loads(call("results", str(home / "models/again/evaluation"), "--json", "--home", str(home)).stdout)
     for key, folder in (("metrics", "evaluation"), ("language_model", "lm-fwd"), ("classifier", "classifier-fwd")):
