@@ -38,7 +38,8 @@ def draw(seed: int, skill: float = 1.5) -> np.ndarray:
 
 def seal_evaluation(
     home: Path, name: str, probabilities: np.ndarray, *, labels: list[str] = LABELS, doc_ids: list[str] = DOC_IDS,
-    truth: np.ndarray = TRUTH, baseline: bool = True, baseline_ids: np.ndarray = BASELINE, transductive: bool = False, corpus: str = "c" * 64,
+    truth: np.ndarray = TRUTH, baseline: bool = True, baseline_ids: np.ndarray = BASELINE, transductive: bool = False,
+    corpus: str = "c" * 64,
 ) -> Path:
     """The evaluation of a run `name`, as evaluate_classifier writes it."""
     scored = {
