@@ -126,6 +126,11 @@ class PrepareCorpusSettings(Section):
     text_column: str = setting("text", "Table column that holds the text.")
     label_column: str | None = setting("label", "Table column that holds the label; empty values are unlabelled text.")
     split_column: str | None = setting(None, "Table column that holds train, valid, test or unlabelled.")
+    splits_from_names: bool | None = setting(
+        None, "Of a folder of tables without split_column: true takes the split of each from its name or folder "
+        "(train.csv, test-0.parquet, valid/a.jsonl), false puts all together; such names are refused without it.",
+        affects_output="unless default",
+    )
     id_column: str | None = setting(
         None, "Table column that identifies a document; default: the row number, of a folder after the table's name."
     )

@@ -28,10 +28,10 @@ def parts_of(settings: PrepareCorpusSettings, path: Path | None) -> Sequence[Par
     """The parts of the source `path` (None for a generator) in their order: of a folder of tables each table, of
     anything else the whole.
 
-    Raises InputError for a folder that should hold tables and does not.
+    Raises InputError for a folder that should hold tables and does not, DataError if their names may tell splits.
     """
     if path is None:
         return [_GENERATORS[settings.kind]]
     if settings.kind != "table":
         return [partial(_READERS[settings.kind], path)]
-    return [partial(read_table, table, settings, prefix) for prefix, table in tables_of(path)]
+    return [partial(read_table, table.path, settings, table.prefix, table.split) for table in tables_of(path, settings)]

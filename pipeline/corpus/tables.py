@@ -3,9 +3,10 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import IO, Any, AnyStr, Generic
+from typing import IO, Any, AnyStr, Generic, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,30 +23,67 @@ _PARQUET_BATCH_ROWS = 500
 _PARQUET_BATCH_BYTES = MAX_DOCUMENT_BYTES
 """The most that the values of a batch can take, whatever the file repeats."""
 _SHOWN_COLUMNS = 20
+_LINES_TO_SHOW_A_COLUMN = 1_000
+"""JSON lines often leave out what is null: a column is missing if none of the first so many has it."""
 
 
-def tables_of(path: Path) -> list[tuple[str, Path]]:
-    """The tables below the folder `path` by name, or the one that `path` is; each with what its row numbers follow.
+class NamedTable(NamedTuple):
+    """A table of a source."""
 
-    Raises InputError for a folder without one, and for a link, pipe or device that is called like one.
+    path: Path
+    prefix: str
+    """What its row numbers follow; empty for a source of one table."""
+    split: str
+    """Of its rows, where no column says: train, or what its name says."""
+
+
+def tables_of(path: Path, settings: PrepareCorpusSettings) -> list[NamedTable]:
+    """The tables below the folder `path` by name, or the one that `path` is.
+
+    Raises InputError for a folder without one, and for a link, pipe or device that is called like one; DataError where
+    names of tables tell splits and neither `split_column` nor `splits_from_names` says whether they are meant, and for
+    a table whose name tells none where they are.
     """
     if not path.is_dir():
-        return [("", path)]
-    tables = list(list_folder(path, lambda name: f"{name}:" if _is_table(name) else None))
+        return [NamedTable(path, "", "train")]
+    tables = list(list_folder(path, lambda name: name if _is_table(name) else None))
     if not tables:
         raise InputError(f"{path} holds no table.", f"Tables end in {', '.join(_ROWS_OF)}.")
-    return tables
+    splits = {name: _split_in(name) for name, _ in tables} if settings.split_column is None else {}
+    told = [name for name, split in splits.items() if split not in (None, "train")]
+    if not told or settings.splits_from_names is False:
+        return [NamedTable(table, f"{name}:", "train") for name, table in tables]
+    if settings.splits_from_names is None:
+        raise DataError(
+            f"{path} holds {told[0]}, a split by its name, and no column is named that holds the splits.",
+            "Keep such tables apart with --set prepare_corpus.splits_from_names=true; false puts all together and "
+            "splits them anew.",
+        )
+    for name, split in splits.items():
+        if split is None:
+            raise DataError(
+                f"{path} holds {name}, whose name tells no split, beside {told[0]}.",
+                "Rename it, or use --set prepare_corpus.splits_from_names=false.",
+            )
+    return [NamedTable(table, f"{name}:", splits[name] or "train") for name, table in tables]
+
+
+def _split_in(name: str) -> str | None:
+    """The split that the name of a table tells, as test.csv, train-00000-of-00002.parquet or valid/a.jsonl."""
+    parts = [PurePath(name).parts[0], re.split(r"[-._]", PurePath(name).name)[0]]
+    return next((SPLIT_NAMES[part.lower()] for part in parts if part.lower() in SPLIT_NAMES), None)
 
 
 def read_table(
-    path: Path, settings: PrepareCorpusSettings, prefix: str = "", *, ids_may_lack: bool = False
+    path: Path, settings: PrepareCorpusSettings, prefix: str = "", split: str = "train", *, ids_may_lack: bool = False
 ) -> Iterator[RawDocument]:
     """The rows of a .csv, .jsonl or .parquet file as documents; the columns are named in `settings`.
 
     The id is `prefix` and the row number, counted from 0, unless `id_column` is set; with `ids_may_lack` so is that of
-    a row whose id is empty, which is a DataError otherwise. Raises InputError for a file that
-    is not such a table and for a document or row of more than MAX_DOCUMENT_BYTES, DataError for a column it does not
-    have or has twice, for a list or an object in place of text, and for an unknown split.
+    a row whose id is empty, which is a DataError otherwise. `split` is that of all rows unless `split_column` is set.
+    Raises InputError for a file that is not such a table and for a document or row of more than MAX_DOCUMENT_BYTES,
+    DataError for a column it does not have or has twice, for a list or an object in place of text, for a name that is
+    not UTF-8, and for an unknown split.
     """
     suffix = path.suffix.lower()
     if suffix not in _ROWS_OF or path.is_dir():
@@ -55,7 +93,13 @@ def read_table(
         "id": settings.id_column, "group": settings.group_column,
     }
     columns = {use: name for use, name in named.items() if name is not None}
-    for number, values in enumerate(_ROWS_OF[suffix](path, list(columns.values()))):
+    wanted = list(columns.values())
+    if suffix == ".jsonl":
+        may_lack = {columns["id"]} if ids_may_lack and "id" in columns else set()
+        rows = _jsonl_rows(path, wanted, settings.text_column, may_lack)
+    else:
+        rows = _ROWS_OF[suffix](path, wanted)
+    for number, values in enumerate(rows):
         row = dict(zip(columns, values, strict=True))
         where = f"row {number} of {path}"
         if any(isinstance(value, str | bytes) and len(value) > MAX_DOCUMENT_BYTES for value in values):
@@ -71,7 +115,7 @@ def read_table(
             )
         yield RawDocument(
             doc_id=doc_id or f"{prefix}{number}",
-            split=_split(row["split"], where) if "split" in row else "train",
+            split=_split(row["split"], where) if "split" in row else split,
             label=_as_text(row.get("label"), where),
             group=_as_text(row.get("group"), where),
             text=row["text"] if isinstance(row["text"], str | bytes) else _as_text(row["text"], where) or "",
@@ -106,8 +150,10 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             raise DataError(f"{path} is not valid CSV in line {reader.line_num}: {error}.") from error
 
 
-def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    first = True
+def _jsonl_rows(path: Path, columns: Sequence[str], text: str = "", may_lack: Collection[str] = ()) -> Iterator[Row]:
+    """Column `text` must be in every row, the others but those that `may_lack` somewhere among the first rows."""
+    seen: dict[str, None] = {}
+    n_rows = 0
     with path.open("rb") as stream:
         lines = _Lines(stream, path)
         for number, line in enumerate(lines, 1):
@@ -120,11 +166,23 @@ def _jsonl_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 raise DataError(f"{path} is not valid JSON in line {number}: {error}.") from error
             if not isinstance(value, dict):
                 raise DataError(f"{path} holds no JSON object in line {number}.", 'Expected {"text": ..., ...}.')
-            if first:
-                for column in columns:
-                    _place(list(value), column, path)
-                first = False
+            seen |= dict.fromkeys(value)
+            n_rows += 1
+            if n_rows > 1 and text in seen and text not in value:
+                raise DataError(f"{path} has no {text!r} in line {number}.", "Write null where there is no text.")
+            if text:
+                _place(list(seen), text, path)
+            if n_rows == _LINES_TO_SHOW_A_COLUMN:
+                _check_columns(seen, columns, may_lack, path)
             yield tuple(_undo_escapes(value.get(column)) for column in columns)
+    if 0 < n_rows < _LINES_TO_SHOW_A_COLUMN:
+        _check_columns(seen, columns, may_lack, path)
+
+
+def _check_columns(seen: Collection[str], columns: Sequence[str], may_lack: Collection[str], path: Path) -> None:
+    for column in columns:
+        if column not in may_lack:
+            _place(list(seen), column, path)
 
 
 class _Lines(Generic[AnyStr]):
@@ -255,9 +313,15 @@ def _as_text(value: Any, where: str) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError:
+            shown = value[:40].decode("utf-8", errors="replace")
+            raise DataError(f"{where} has {shown!r}, which is not UTF-8.", "Save the file as UTF-8.") from None
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # tables write whole numbers as 1.0 where a row of the column has none
     if isinstance(value, dict | list):
         raise DataError(f"{where} holds a list or an object where text is expected.")
     return str(value).strip() or None

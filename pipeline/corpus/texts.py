@@ -1,5 +1,6 @@
 """Readers for running text and for what needs no source: one plain text file, Human Numbers, a few sentences."""
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def read_plain_text(path: Path) -> Iterator[RawDocument]:
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a text file.", "Use kind folder for split/label/*.txt.")
+    with path.open("rb") as stream:
+        if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise InputError(f"{path} is UTF-16.", "Save it as UTF-8.")
     for number, text in enumerate(_documents(path)):
         yield RawDocument(f"{number:07d}", "train", None, None, text)
 

@@ -60,8 +60,12 @@ def read_folder(path: Path) -> Iterator[RawDocument]:
     for place, content in walk_folder(path, _folder_place):
         found = True
         yield RawDocument(place.doc_id, place.split, place.label, None, content)
-    if not found and not any((path / name).is_dir() for name in SPLIT_NAMES):
-        raise InputError(f"{path} holds no split folders.", "Expected train/LABEL/*.txt and, if there is one, test/.")
+    if not found:
+        folders = any((path / name).is_dir() for name in SPLIT_NAMES)
+        raise InputError(
+            f"{path} holds no {'.txt files in its split folders' if folders else 'split folders'}.",
+            "Expected train/LABEL/*.txt and, if there is one, test/.",
+        )
 
 
 def _imdb_place(name: str) -> Place | None:
@@ -74,7 +78,7 @@ def _imdb_place(name: str) -> Place | None:
 
 def _folder_place(name: str) -> Place | None:
     *folders, file = name.split("/")
-    if not folders or file.startswith(".") or not file.endswith(".txt"):
+    if not folders or file.startswith(".") or not file.lower().endswith(".txt"):
         return None
     split = SPLIT_NAMES.get(folders[0].lower())
     if split is None:
@@ -86,7 +90,7 @@ def _folder_place(name: str) -> Place | None:
     label = folders[1] if len(folders) == 2 else None
     if split == "train" and label is not None and SPLIT_NAMES.get(label.lower()) == "unlabelled":
         split = "unlabelled"  # as in aclImdb/train/unsup
-    return Place(name.removesuffix(".txt"), split, None if split == "unlabelled" else label)
+    return Place(name[: -len(".txt")], split, None if split == "unlabelled" else label)
 
 
 def walk_folder(path: Path, wanted: Callable[[str], T | None]) -> Iterator[tuple[T, bytes]]:

@@ -13,7 +13,7 @@ import pytest
 from pipeline import parts, stopping
 from pipeline.artifact import Artifact
 from pipeline.corpus.store import read_columns
-from pipeline.errors import InputError, Stopped, UsageError
+from pipeline.errors import DataError, InputError, Stopped, UsageError
 from pipeline.progress import Reporter
 from pipeline.recipe import Recipe
 from pipeline.stage import PREPARE, Run
@@ -155,6 +155,30 @@ def test_a_parquet_table_without_rows_is_no_damage(prepare: Any, folder: Path) -
                        **settings)
     with_empty = prepare("with-empty", kind="table", source=folder)
     assert with_empty.manifest.metrics["documents"] == whole.manifest.metrics["documents"]
+
+
+def test_tables_called_train_and_test_are_not_put_together_without_being_asked(prepare: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "splits"
+    (folder / "val").mkdir(parents=True)
+    for name, n in (("train-0.csv", 20), ("train-1.csv", 20), ("test.csv", 8), ("val/a.csv", 4)):
+        rows = "".join(f"{name} film {i},{i % 2}\n" for i in range(n))
+        (folder / name).write_text(f"text,label\n{rows}", encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds test\.csv, a split by its name, .*splits_from_names=true"):
+        prepare(kind="table", source=folder)
+    apart = prepare("apart", kind="table", source=folder, splits_from_names=True)
+    assert apart.manifest.metrics["documents"] == {"train": 40, "valid": 4, "test": 8}
+    table = read_columns(apart, ["doc_id", "split"]).to_pylist()
+    assert {row["doc_id"].partition(":")[0]: row["split"] for row in table} == {
+        "train-0.csv": "train", "train-1.csv": "train", "test.csv": "test", "val/a.csv": "valid",
+    }
+    together = prepare("together", kind="table", source=folder, splits_from_names=False)
+    assert sum(together.manifest.metrics["documents"].values()) == 52
+    (folder / "more.csv").write_text("text,label\na film,0\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds more\.csv, whose name tells no split, beside test\.csv"):
+        prepare("apart", force=True, kind="table", source=folder, splits_from_names=True)
+    for name in ("test.csv", "more.csv", "val/a.csv"):
+        (folder / name).unlink()
+    assert prepare("alone", kind="table", source=folder).manifest.metrics["documents"]["test"] == 8  # held out
 
 
 def test_folders_without_a_table_and_links_are_refused(prepare: Any, folder: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_missing_values(prepare: Any, tmp_path: Path) -> None:
     typed = pa.table({"text": ["a film", None, "b film", "c film"], "label": [1.0, 0.0, float("nan"), 0.0]})
     pq.write_table(typed, tmp_path / "typed.parquet")
     corpus = prepare("typed", kind="table", source=tmp_path / "typed.parquet", valid_fraction=0, test_fraction=0)
-    assert read_labels(corpus) == ["0.0", "1.0"]
+    assert read_labels(corpus) == ["0", "1"]
     assert corpus.manifest.metrics["documents"] == {"train": 2, "unlabelled": 1}
 
 
@@ -97,6 +97,39 @@ def test_csv_with_bytes_that_are_not_utf8(prepare: Any, tmp_path: Path) -> None:
     corpus = prepare(kind="table", source=tmp_path / "t.csv", valid_fraction=0, test_fraction=0)
     assert texts(corpus) == {"0": "caf\ufffd", "1": "na\u00efve\ufffd", "2": "x" * 200_000}
     assert corpus.manifest.metrics["cleaned"]["invalid_utf8"] == 1
+
+
+def test_whole_numbers_are_the_same_label_and_group_however_a_table_writes_them(prepare: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    rows = [{"text": f"film {i}", "label": i % 2, "film": i // 4} for i in range(40)]
+    pq.write_table(pa.Table.from_pylist(rows[:20]), folder / "a.parquet")
+    floats = [{**row, "label": float(row["label"]), "film": float(row["film"])} for row in rows[20:]]
+    floats += [{"text": "no label", "label": None, "film": None}]
+    pq.write_table(pa.Table.from_pylist(floats), folder / "b.parquet")
+    write(folder / "c.jsonl", [{"text": "one more", "label": 1.0, "film": 0.0}, {"text": "half", "label": 0.5}])
+    corpus = prepare(kind="table", source=folder, group_column="film", test_fraction=0.2)
+    assert read_labels(corpus) == ["0", "0.5", "1"]
+    table = read_columns(corpus, ["group", "split"]).to_pylist()
+    of_group: dict[str, set[str]] = {}
+    for row in table:
+        of_group.setdefault(row["group"], set()).add(row["split"])
+    assert {"0", "9"} <= set(of_group)
+    assert all(len(splits) == 1 for group, splits in of_group.items() if group)
+
+
+def test_a_label_that_is_not_utf8_is_refused(prepare: Any, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"text,label\na,x\nb,n\xe9\n")
+    with pytest.raises(DataError, match=r"row 1 of .*t\.csv has 'n\ufffd', which is not UTF-8\. Save the file"):
+        prepare(kind="table", source=tmp_path / "t.csv")
+
+
+def test_json_lines_may_leave_out_what_is_null_but_not_the_text(prepare: Any, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": "no label"}, *({"text": f"film {i}", "label": i % 2} for i in range(20))]
+    corpus = prepare(kind="table", source=write(tmp_path / "t.jsonl", rows), test_fraction=0.2)
+    assert corpus.manifest.metrics["documents"]["unlabelled"] == 1
+    with pytest.raises(DataError, match=r"t\.jsonl has no 'text' in line 22\. Write null where there is no text"):
+        prepare("b", kind="table", source=write(tmp_path / "t.jsonl", [*rows, {"txt": "typing error", "label": 1}]))
 
 
 def test_table_without_labels_is_for_language_models(prepare: Any, tmp_path: Path) -> None:
