@@ -122,8 +122,9 @@ def _download(plan: runs.Plan, stop_after: float | None) -> None:
     stopping.stop_after(stop_after)
     with stopping.signals_ask(reporter):
         for one_run, _ in plan.steps((PREPARE,)):
-            found = locate(one_run.recipe.prepare_corpus, None, one_run.home, reporter)
-            print(found.path or f"{one_run.recipe.prepare_corpus.kind} is generated: nothing to fetch")
+            wanted = one_run.recipe.prepare_corpus.model_copy(update={"offline": False})  # it may have been remembered
+            found = locate(wanted, None, one_run.home, reporter)
+            print(found.path or f"{wanted.kind} is generated: nothing to fetch")
 
 
 def _tokenize_corpus(
@@ -153,6 +154,7 @@ def _make_whole_or_share(
     with stopping.signals_ask(reporter):
         for one_run, wanted in plan.steps((stage,)):
             runs.check_shared_corpus(plan, one_run, wanted)
+            runs.check_line(plan, one_run, wanted)
             parts.make_share(one_run, stage, share, reporter)
 
 
@@ -211,6 +213,8 @@ def _carry_out(
     if dry_run:
         status.print_dry_run(plan, stages, force, sys.stdout)
         return
+    for one_run, wanted in plan.steps(stages):
+        runs.check_line(plan, one_run, wanted)
     # A refused request is not what --run should mean next time, and a free ensemble is no run.
     if plan.runs and (force or not runs.is_refused(plan, stages)):
         runs.remember(plan)

@@ -7,6 +7,7 @@ import copy
 import difflib
 import tomllib
 from collections.abc import Iterator, Sequence
+from datetime import date, time
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,15 @@ def _merge(values: dict[str, Any], overrides: dict[str, Any]) -> None:
 
 
 def override_value(text: str) -> Any:
-    """What stands behind the `=` of an override: a TOML value or a bare word (tokenize_corpus.tokenizer=subword)."""
+    """What stands behind the `=` of an override: a TOML value or bare text (tokenize_corpus.tokenizer=subword).
+
+    No setting is a date or a time: those are text (slurm.jobs.gpu.time=12:00:00).
+    """
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    return text if isinstance(value, date | time) else value
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -204,6 +204,19 @@ def check_shared_corpus(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
         )
 
 
+def check_line(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
+    """InputError if what `stages` of `run` are made of was made with other settings than those that were asked for."""
+    before = run.stages[: run.stages.index(stages[0])]
+    behind = needed(run, (*before, *stages))
+    for found in plan.status(run):
+        made_otherwise = found.manifest and found.fingerprint and found.manifest.fingerprint != found.fingerprint
+        if made_otherwise and found.stage in before and found.stage in behind:
+            raise InputError(
+                f"{stages[0].name} would read {found.path}, which does not fit: {found.why}.",
+                f"Make it anew first: {run.command('run', '--until', found.stage.name, '--force')}",
+            )
+
+
 def remember(plan: Plan) -> None:
     """Write the arguments of `plan` beside the artifacts, so that `--run` alone gives the same again."""
     request = plan.request
@@ -233,9 +246,17 @@ def _recall(request: Request) -> tuple[Request, str, bool]:
     last = found or last_of(request.home, name)
     if last is None:
         return replace(request, recipe=name if name in shipped_recipes() else DEFAULT_RECIPE), name, False
-    overrides = {o.partition("=")[0]: o for o in (*last.set, *request.overrides)}
+    overrides: dict[str, str] = {}
+    for override in (*last.set, *request.overrides):
+        key = override.partition("=")[0]
+        overrides = {old: o for old, o in overrides.items() if old != key and not old.startswith(f"{key}.")}
+        overrides[key] = override  # what comes later has the last word
+    if request.source is not None:
+        overrides.pop(_SOURCE, None)
+    named = any(override.partition("=")[0] == _SOURCE for override in request.overrides)
     filled = replace(
-        request, recipe=last.recipe, overrides=tuple(overrides.values()), source=request.source or last.source,
+        request, recipe=last.recipe, overrides=tuple(overrides.values()),
+        source=request.source or (None if named else last.source),
         variant=request.variant or last.variant, protocol=request.protocol or last.protocol,
     )
     if last.variant is not None:
@@ -245,6 +266,9 @@ def _recall(request: Request) -> tuple[Request, str, bool]:
 
 def _without_suffix(name: str) -> str:
     return name.removesuffix(SUFFIX)
+
+
+_SOURCE = f"{PREPARE.name}.source"
 
 
 def default_name(recipe: str) -> str:
@@ -275,7 +299,7 @@ def _make_run(request: Request, name: str, variant: str | None) -> Run:
     assert request.recipe is not None
     overrides = list(request.overrides)
     if request.source is not None:
-        overrides.append(f"{PREPARE.name}.source={json.dumps(request.source, ensure_ascii=False)}")
+        overrides.append(f"{_SOURCE}={json.dumps(request.source, ensure_ascii=False)}")
     if request.published:
         for override, wanted in itertools.product(request.overrides, protocols.overrides()):
             if override != wanted and override.partition("=")[0] == wanted.partition("=")[0]:

@@ -104,6 +104,8 @@ RUNNING_TEXT_KINDS = ("plain-text", "nietzsche")
 class PrepareCorpusSettings(Section):
     """Where the documents come from and how they are split."""
 
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # columns may be called 0 and 1
+
     kind: Literal[
         "rotten-tomatoes", "imdb", "folder", "table", "plain-text", "human-numbers", "nietzsche", "sentences", "names",
         "bow-languages",

@@ -90,7 +90,8 @@ def _expected_fingerprint(
         if source is None and settings.source is not None:
             source = known_identity(settings, sealed)
         elif source is None and sealed is not None:
-            source = sealed["identity"]
+            source = known_identity(settings.model_copy(update={"source": sealed.get("path")}), sealed)
+            source = source or sealed["identity"]
         if source is None:
             return None
     return fingerprint_of(run, stage, inputs, source)

@@ -440,6 +440,41 @@ def test_arguments_are_remembered_until_a_recipe_is_named(tiny_stages: TinyStage
     assert remembered("x")["set"] == ["run.seed=7"]
 
 
+def test_what_is_named_anew_has_the_last_word_over_what_is_remembered(tiny_stages: TinyStages) -> None:
+    for name in ("a.txt", "b.txt"):
+        Path(name).write_text(name, encoding="utf-8")
+    kind = ("--set", "prepare_corpus.kind=plain-text")
+    good("prepare_corpus", "--recipe", "mine.toml", "--run", "y", *kind, "--source", "a.txt",
+         "--set", "train_classifier.phases.0.lr=0.5")
+    refused = call("prepare_corpus", "--run", "y", "--set", "prepare_corpus.source=b.txt")
+    assert refused.exit_code == ExitCode.INPUT
+    assert "its source changed" in refused.stderr
+    phases = 'train_classifier.phases=[{name="new", lr=0.01}]'
+    good("prepare_corpus", "--run", "y", "--set", "prepare_corpus.source=b.txt", "--set", phases, "--force")
+    assert remembered("y")["source"] is None
+    assert remembered("y")["set"] == ["prepare_corpus.kind=plain-text", "prepare_corpus.source=b.txt", phases]
+    good("prepare_corpus", "--run", "y", "--source", "b.txt")
+    assert remembered("y") == {
+        "recipe": "mine.toml", "set": ["prepare_corpus.kind=plain-text", phases], "variant": None, "source": "b.txt",
+        "protocol": "honest",
+    }
+
+
+def test_a_stage_does_not_read_what_was_made_with_other_settings(tiny_stages: TinyStages) -> None:
+    good("run", "--recipe", "mine.toml", "--until", "numericalize_corpus")
+    other = ("--set", "tokenize_corpus.vocab_size=99")
+    refused = call("finetune_lm", "--recipe", "mine.toml", *other)
+    assert refused.exit_code == ExitCode.INPUT
+    assert "finetune_lm would read data/mine/tokens, which does not fit: tokenize_corpus.vocab_size was" in refused.stderr
+    assert f"run --recipe mine.toml {' '.join(other)} --until tokenize_corpus --force" in refused.stderr
+    assert remembered("mine")["set"] == []
+    tiny_stages.calls.clear()
+    good("run", "--recipe", "mine.toml", *other, "--until", "tokenize_corpus", "--force")
+    assert tiny_stages.ran == ["tokenize_corpus"]
+    ids = Path("data/mine/ids")
+    good("finetune_lm", "--run", "mine", "--set", f"inputs.ids={ids}")  # named by the user: used as it lies
+
+
 def test_a_refused_request_is_not_remembered(tiny_stages: TinyStages) -> None:
     good("run", "--recipe", "mine.toml", "--until", "finetune_lm")
     assert call("run", "--recipe", "mine.toml", "--set", "run.seed=7").exit_code == ExitCode.INPUT

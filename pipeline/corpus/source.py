@@ -97,7 +97,8 @@ def locate(settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path,
     """The source of the corpus: generated, the file or folder of `settings.source`, or a download.
 
     Without `settings.source`, or with one that is no longer there, a sealed corpus of the same kind keeps its source,
-    and nothing is downloaded. Raises InputError for a missing source, a wrong checksum or a download that fails.
+    and nothing is downloaded. Raises InputError for a missing source, a wrong checksum or a download that fails,
+    UsageError for a folder of tables that holds `home`/data.
     """
     pinned = pinned_identity(settings)
     if pinned is not None:
@@ -106,7 +107,10 @@ def locate(settings: PrepareCorpusSettings, sealed: Manifest | None, home: Path,
     if settings.source is not None:
         if sealed_source is not None and _is_gone(settings, sealed_source):
             return _remembered(settings, sealed_source)
-        return _given(settings, sealed_source)
+        found = _given(settings, sealed_source)
+        if settings.kind == "table":
+            _check_is_no_home(found, home)
+        return found
     if sealed_source is not None and sealed_source["identity"].get("kind") == settings.kind:
         return _remembered(settings, sealed_source)
     return download(settings, home, reporter)
@@ -176,7 +180,7 @@ def _is_gone(settings: PrepareCorpusSettings, sealed_source: dict[str, Any]) -> 
 
 
 def _remembered(settings: PrepareCorpusSettings, sealed_source: dict[str, Any]) -> Source:
-    """The source of a sealed corpus; without a path if it is no longer where and what it was."""
+    """The source of a sealed corpus; without a path if it is no longer there, and what is there now if it changed."""
     record = {key: value for key, value in sealed_source.items() if key != "identity"}
     path = Path(record["path"])
     if "size_bytes" in sealed_source["identity"]:  # a file; the sum may have been asked for only now
@@ -189,8 +193,19 @@ def _remembered(settings: PrepareCorpusSettings, sealed_source: dict[str, Any]) 
         if path.is_dir():
             same = _hash_tree(path) == sealed_source["identity"]["sha256"]
     except OSError:
-        same = False
-    return Source(path if same else None, sealed_source["identity"], record)
+        return Source(None, sealed_source["identity"], record)
+    if not same:
+        return _given(settings.model_copy(update={"source": str(path)}), sealed_source, record.get("url"))
+    return Source(path, sealed_source["identity"], record)
+
+
+def _check_is_no_home(source: Source, home: Path) -> None:
+    """UsageError for a source folder that artifacts are put into: they are tables, and would be read as such."""
+    if source.path is not None and (home / "data").resolve().is_relative_to(source.path.resolve()):
+        raise UsageError(
+            f"{source.path} is where artifacts of runs are put, which would be read as documents.",
+            "Put the documents into a folder of their own, such as data/raw, and give that with --source.",
+        )
 
 
 def _hash_tree(path: Path) -> str:

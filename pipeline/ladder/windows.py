@@ -110,7 +110,10 @@ def texts_of(store: IdStore) -> tuple[NDArray[np.integer[Any]], NDArray[np.integ
     """
     parts = (store.documents("train", "unlabelled"), store.documents("valid"))
     if not all(map(len, parts)):
-        raise DataError("There is no validation text.", "Set prepare_corpus.valid_fraction above 0, with --force.")
+        raise DataError(
+            "There is no validation text.",
+            "Set prepare_corpus.valid_fraction above 0 with --force; if it is, there is too little text to split.",
+        )
     train, valid = (store.ids[store.offsets[part[0]] + 1 : store.offsets[part[-1] + 1]] for part in parts)
     return train, valid
 

@@ -145,7 +145,10 @@ def _loaders(context: StageContext, store: IdStore, group: Group) -> tuple[Langu
     valid_documents = store.documents("valid")
     valid_tokens = int((store.offsets[valid_documents + 1] - store.offsets[valid_documents]).sum())
     if valid_tokens < 2:
-        raise DataError("There is no validation text.", "Set prepare_corpus.valid_fraction above 0, with --force.")
+        raise DataError(
+            "There is no validation text.",
+            "Set prepare_corpus.valid_fraction above 0 with --force; if it is, there is too little text to split.",
+        )
     backwards = context.recipe.run.direction == "bwd"
     train = LanguageModelLoader(
         store, _training_documents(settings, store), bs=settings.bs, seq_len=settings.seq_len,

@@ -49,7 +49,7 @@ def run(context: StageContext) -> StageOutcome:
     spools = _spool_parts(context, dict(enumerate(parts)), context.kept)
     mended = cleaned(spools)
     index = read_index(spools)
-    _check_documents(index, spools, source.path or settings.kind, mended)
+    _check_documents(index, spools, source.path or settings.kind, mended, has_ids=settings.id_column is not None)
     plan = plan_splits(index, settings)
     stopping.check("prepare_corpus")
     context.reporter.line("prepare_corpus: writing the documents by split")
@@ -111,8 +111,10 @@ def _spool_parts(context: StageContext, parts: Mapping[int, Part], folder: Path)
     return spools
 
 
-def _check_documents(index: Index, spools: Sequence[Path], where: Path | str, mended: Counter[str]) -> None:
-    """DataError if there is no document, or an id twice."""
+def _check_documents(
+    index: Index, spools: Sequence[Path], where: Path | str, mended: Counter[str], *, has_ids: bool
+) -> None:
+    """DataError if there is no document, or an id twice; `has_ids`: they stand in a column."""
     if not len(index.splits):
         raise DataError(f"{where} holds no text ({mended['empty'] + mended['blank']} empty documents).")
     order = np.argsort(index.ranks, kind="stable")
@@ -121,7 +123,8 @@ def _check_documents(index: Index, spools: Sequence[Path], where: Path | str, me
         raise DataError(
             f"{where} has the document id {id_at(spools, int(twice[0]))!r} more than once ({len(twice)} such "
             "documents).",
-            "Ids must be unique; unset prepare_corpus.id_column to use row numbers.",
+            "Ids must be unique; unset prepare_corpus.id_column to use row numbers." if has_ids
+            else "Rename one of the files.",
         )
 
 
@@ -177,6 +180,8 @@ def _report(reporter: Reporter, settings: PrepareCorpusSettings, metrics: dict[s
     if metrics["without_label"]:
         missing = ", ".join(f"{name} {n:,}" for name, n in metrics["without_label"].items())
         reporter.line(f"  without a label: {missing} (of train: kept as unlabelled text)")
+    if "valid" not in metrics["documents"]:
+        reporter.line("  there is no valid split, which training needs: too few documents, or valid_fraction is 0")
     if metrics["labels"] and "test" not in metrics["documents"]:
         reporter.line("  there is no test split: evaluate_classifier will have nothing to score")
     if metrics["published_source"] is False:

@@ -125,6 +125,31 @@ def test_a_sealed_corpus_does_without_its_source(server: Server, prepare: Any, t
         prepare(kind="imdb", source=tmp_path / "b.tgz")
 
 
+def test_a_source_that_nobody_names_again_is_followed_while_it_is_there(prepare: Any, tmp_path: Path) -> None:
+    rows = "".join(f"film {i},{i % 2}\n" for i in range(20))
+    (tmp_path / "t.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    corpus = prepare(kind="table", source=tmp_path / "t.csv")
+    os.utime(tmp_path / "t.csv", (1, 1))
+    assert prepare(kind="table").manifest == corpus.manifest  # the same text at another time
+    (tmp_path / "t.csv").write_text(f"text,label\n{rows}one more,1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"its source changed"):
+        prepare(kind="table")
+    again = prepare(kind="table", force=True)
+    assert sum(again.manifest.metrics["documents"].values()) == 21
+
+
+def test_a_folder_that_artifacts_are_put_into_is_no_source(prepare: Any, tmp_path: Path) -> None:
+    data = tmp_path / "home/data"
+    (data / "raw").mkdir(parents=True)
+    rows = "text,label\n" + "".join(f"film {i},{i % 2}\n" for i in range(20))
+    for folder in (data, data / "raw"):
+        (folder / "t.csv").write_text(rows, encoding="utf-8")
+    for folder in (data, data.parent):
+        with pytest.raises(UsageError, match=r"is where artifacts of runs are put, .* such as data/raw"):
+            prepare(kind="table", source=folder)
+    assert sum(prepare(kind="table", source=data / "raw").manifest.metrics["documents"].values()) == 20
+
+
 def test_identity_is_the_content(server: Server, prepare: Any, tmp_path: Path) -> None:
     path, copy = tmp_path / "a.tgz", tmp_path / "b.tgz"
     path.write_bytes(server.content)
