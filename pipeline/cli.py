@@ -4,6 +4,7 @@ Nothing here imports torch, fastai, spaCy, pyarrow or scikit-learn: `--help` and
 """
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -316,10 +317,18 @@ def _print_section(title: str, rows: describe.Rows) -> None:
     print()
 
 
+def _open_what_is_closed() -> None:
+    """A standard stream that whoever started us closed (`<&-`) reads as empty, or is written to nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  # for as long as we run
+
+
 def main(command: str | None = None) -> None:
     """Entry of `python -m pipeline` and, with the name of a command, of the scripts."""
     program = "staged-ulmfit" if Path(sys.argv[0]).name == "staged-ulmfit" else PROGRAM
     arguments = [*([command] if command else []), *sys.argv[1:]]
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         escape_what_does_not_fit(stream)
     followers.as_rank(lambda: app(args=arguments, prog_name=program))

@@ -465,7 +465,7 @@ def test_a_stage_does_not_read_what_was_made_with_other_settings(tiny_stages: Ti
     other = ("--set", "tokenize_corpus.vocab_size=99")
     refused = call("finetune_lm", "--recipe", "mine.toml", *other)
     assert refused.exit_code == ExitCode.INPUT
-    assert "finetune_lm would read data/mine/tokens, which does not fit: tokenize_corpus.vocab_size was" in refused.stderr
+    assert "would read data/mine/tokens, which does not fit: tokenize_corpus.vocab_size was" in refused.stderr
     assert f"run --recipe mine.toml {' '.join(other)} --until tokenize_corpus --force" in refused.stderr
     assert remembered("mine")["set"] == []
     tiny_stages.calls.clear()

@@ -34,6 +34,10 @@ def command(  # noqa: PLR0917
         Path | None, typer.Option("--input", metavar="FILE", help="onnx: texts to compare with (.txt, .csv, .jsonl, "
                                   ".parquet). Default: labelled documents of the run.")
     ] = None,
+    text_column: Annotated[
+        str | None, typer.Option("--text-column", metavar="NAME", help="onnx: column of --input that holds the text. "
+                                 "Default: text.")
+    ] = None,
     split: Annotated[
         Literal["valid", "test"] | None, typer.Option("--split", help="onnx: which of the run's. Default: valid; "
                                                       "nothing is chosen by what is compared.")
@@ -62,7 +66,8 @@ def command(  # noqa: PLR0917
     _check(to, {
         "--classifier": (classifier, ("onnx", "huggingface")), "--lm": (lm, ("fastai", "huggingface")),
         "--name": (name, ("fastai", "huggingface")), "--int8": (int8 or None, ("onnx",)),
-        "--input": (texts, ("onnx",)), "--split": (split, ("onnx",)), "--documents": (documents, ("onnx",)),
+        "--input": (texts, ("onnx",)), "--text-column": (text_column, ("onnx",)), "--split": (split, ("onnx",)),
+        "--documents": (documents, ("onnx",)),
         "--evaluation": (evaluation, ("huggingface",)), "--license": (license, ("huggingface",)),
         "--language": (language, ("huggingface",)),
     })
@@ -71,6 +76,8 @@ def command(  # noqa: PLR0917
         raise UsageError("--classifier and --lm both say which model.", "Give one of them.")
     if evaluation is not None and lm is not None:
         raise UsageError("--evaluation is of a classifier, and --lm is a language model.", "Leave out one of the two.")
+    if text_column is not None and texts is None:
+        raise UsageError("--text-column names a column, and there is no table.", "Give one with --input.")
     if split is not None and texts is not None:
         raise UsageError("--split and --input both say what is compared.", "Give one of them.")
     reporter = Reporter()
@@ -83,6 +90,7 @@ def command(  # noqa: PLR0917
     elif to == "onnx":
         try:
             from pipeline.export.onnx_folder import OnnxRequest, describe, export_onnx
+            from pipeline.inference.inputs import TEXT_COLUMN
         except ModuleNotFoundError as error:
             package = str(error.name).partition(".")[0]
             if package not in ("onnx", "onnxruntime"):
@@ -90,7 +98,9 @@ def command(  # noqa: PLR0917
             mend = "Install what it needs: pip install -c constraints.txt '.[onnx]'"
             raise UsageError(f"{package} is not installed.", mend) from error
 
-        request = OnnxRequest(output, documents or 1000, int8, texts, split or "valid", home, force)
+        request = OnnxRequest(
+            output, documents or 1000, int8, texts, text_column or TEXT_COLUMN, split or "valid", home, force
+        )
         print(describe(export_onnx(model, request, reporter)))
     else:
         from pipeline.export.card import CardRequest, find_evaluation

@@ -29,7 +29,7 @@ def command(  # noqa: PLR0917
                                   "Default: STAGED_ULMFIT_API_KEY of the environment, else no key.")
     ] = None,
     request_s: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="To compute an answer; then 503.")
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.1, max=86_400, help="To compute an answer; then 503.")
     ] = 30.0,
     waiting: Annotated[
         int, typer.Option("--max-waiting", metavar="N", min=1, help="Predictions that may wait; more are 503.")

@@ -16,6 +16,7 @@ from pipeline.export.onnx_graph import classifier_graph
 from pipeline.export.parity import compare, find_sample
 from pipeline.export.placing import COMMAND, placed
 from pipeline.inference.bundle import load_classifier_bundle
+from pipeline.inference.inputs import TEXT_COLUMN
 from pipeline.plain_templates import rendered
 from pipeline.progress import Reporter
 from pipeline.protocol import protocol_of
@@ -40,6 +41,8 @@ class OnnxRequest:
     int8: bool = False
     texts: Path | None = None
     """A file of texts to compare with."""
+    text_column: str = TEXT_COLUMN
+    """Where they stand, if that is a table."""
     split: str = "valid"
     """Else the labelled documents of this split of the run."""
     home: Path = Path()
@@ -54,7 +57,8 @@ def export_onnx(classifier: Artifact, request: OnnxRequest, reporter: Reporter) 
     """
     bundle = load_classifier_bundle(classifier.path, _FLOAT32)
     sample = find_sample(
-        bundle, classifier, request.home, texts=request.texts, split=request.split, n=request.documents
+        bundle, classifier, request.home, texts=request.texts, text_column=request.text_column, split=request.split,
+        n=request.documents,
     )
     with placed(request.output, force=request.force, alone=True, last=README) as work:
         models = {"float32": work / FILES["float32"]}

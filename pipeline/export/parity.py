@@ -56,7 +56,8 @@ class _Side:
 
 
 def find_sample(
-    bundle: ClassifierBundle, classifier: Artifact, home: Path, *, texts: Path | None, split: str, n: int
+    bundle: ClassifierBundle, classifier: Artifact, home: Path, *, texts: Path | None, text_column: str, split: str,
+    n: int,
 ) -> Sample:
     """At most `n` documents: from the file `texts`, else the labelled ones in `split` of the ids that `classifier` was
     trained on, where these are still in their place below `home`, else random ones.
@@ -64,7 +65,7 @@ def find_sample(
     Raises InputError and DataError for what cannot be read or holds nothing.
     """
     if texts is not None:
-        rows = [row.text for row in _first(from_file(texts, None, "text"), n)]
+        rows = [row.text for row in _first(from_file(texts, None, text_column), n)]
         if not rows:
             raise DataError(f"{texts} holds no text.", "Give another --input.")
         return Sample(texts.name, bundle.text.encode(rows), None)

@@ -75,7 +75,7 @@ def _target(manifest: Manifest, to: Path | None, run: str | None, home: Path) ->
     if to is not None:
         return to
     assert run is not None
-    if Path(run).name != run or run.startswith("."):
+    if not run or Path(run).name != run or run.startswith("."):
         raise UsageError(f"{run!r} cannot name a run.", "Use letters, digits, '.', '_' and '-': --run NAME.")
     return home / "models" / run / f"{manifest.slot}-{manifest.identity['direction']}"
 

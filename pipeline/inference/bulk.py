@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 from pipeline import machine, stopping
 from pipeline.errors import LockedError, PipelineError, Stopped, UsageError
 from pipeline.inference.bundle import BS
-from pipeline.inference.inputs import InputText, blocks, digest, from_arguments, from_file, from_lines
+from pipeline.inference.inputs import TEXT_COLUMN, InputText, blocks, digest, from_arguments, from_file, from_lines
 from pipeline.inference.outputs import Format
 from pipeline.inference.parts import Parts, parts_folder
 from pipeline.inference.pooling import Rows
@@ -42,7 +42,7 @@ class Request:
     output: Path | None = None
     """None: JSON lines to standard output."""
     id_column: str | None = None
-    text_column: str = "text"
+    text_column: str = TEXT_COLUMN
     bs: int = BS
     precision: str = "auto"
     device: str = "auto"
@@ -122,6 +122,10 @@ def carry_out(
 def _check(request: Request, wording: Wording, suffixes: Collection[str], stdin: BinaryIO) -> None:
     if request.texts and request.input is not None:
         raise UsageError("There are texts and an --input.", "Give one of the two.")
+    no_table = request.input is None or request.input.suffix.lower() == ".txt"
+    if no_table and (request.id_column is not None or request.text_column != TEXT_COLUMN):
+        option = "--text-column" if request.id_column is None else "--id-column"
+        raise UsageError(f"{option} names a column, and there is no table.", "Give one with --input.")
     if not request.texts and request.input is None and stdin.isatty():
         raise UsageError(
             f"There is nothing to {wording.command}.", "Give texts, --input FILE, or pipe one text a line in."

@@ -15,7 +15,7 @@ from pipeline.settings import PrepareCorpusSettings
 BLOCK_DOCUMENTS = 1024
 """Texts that are sorted by length together, and written together: what a kill can lose."""
 BLOCK_BYTES = 16 * 2**20
-ID_COLUMN = "id"
+ID_COLUMN, TEXT_COLUMN = "id", "text"
 
 
 class InputText(NamedTuple):
@@ -65,7 +65,8 @@ def from_file(path: Path, id_column: str | None, text_column: str) -> Iterator[I
     except DataError as error:
         if "prepare_corpus." not in error.mend:
             raise
-        raise DataError(error.what, "Name the right columns with --id-column and --text-column.") from error
+        option = "--text-column" if id_column is None or repr(id_column) not in error.what else "--id-column"
+        raise DataError(error.what, f"Name the right one with {option}.") from error
 
 
 def _rows(path: Path, id_column: str | None, text_column: str) -> Iterator[RawDocument]:

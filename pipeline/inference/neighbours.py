@@ -59,11 +59,14 @@ class WordVectors:
         """The tokens nearest to the sum of some words less others, but for these words and special tokens.
 
         With one word: its neighbours. With king + woman - man: an analogy (3CosAdd: Mikolov et al. 2013, N13-1090).
+        Raises UsageError for words that are not known, or that take each other away.
         """
         asked = [self.token(word) for word in (*plus, *minus)]
         direction = _unit(self.of_words(plus)).sum(axis=0)
         if minus:
             direction = direction - _unit(self.of_words(minus)).sum(axis=0)
+        if np.linalg.norm(direction) < 1e-6:
+            raise UsageError("These words less those leave nothing to be near to.", "Name other words to take away.")
         cosines = _unit(self.vectors) @ _unit(direction[None])[0]
         cosines[[self.numbers[name] for name in {*asked, *SPECIAL_TOKENS} & self.numbers.keys()]] = -np.inf
         names = list(self.numbers)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """Spreadsheets run a cell that starts with one of these as a formula."""
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ def rounded(probability: float) -> float:
 
 
 def escaped(cell: str) -> str:
-    """`cell` as text that no spreadsheet takes for a formula (OWASP: CSV injection)."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    """`cell` as text that no spreadsheet takes for a formula (OWASP: CSV injection); numbers are none."""
+    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(cell) else cell
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:

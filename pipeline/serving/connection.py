@@ -16,14 +16,15 @@ LINGER_S = 2.0
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection with a time limit on a request's header, and JSON for what is no HTTP.
+    """uvicorn's connection with a time limit on a request's header, and JSON for what is no HTTP or one too many.
 
     uvicorn waits for a header as long as its bytes trickle in.
     """
 
-    def __init__(self, *args: Any, header_s: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, header_s: float, at_most: int, **kwargs: Any) -> None:
+        """`at_most` connections are answered at a time."""
         super().__init__(*args, **kwargs)
-        self._header_s = header_s
+        self._header_s, self._at_most = header_s, at_most
         self._header_timer: asyncio.TimerHandle | None = None
         self._refused = False
 
@@ -38,6 +39,10 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Some bytes of a request."""
         if self._refused:
+            return
+        if len(self.connections) > self._at_most and (self.cycle is None or self.cycle.response_complete):
+            what = "Too many connections are open; try again."
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, what, ("retry-after", "1"))
             return
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
@@ -75,7 +80,7 @@ class Connection(H11Protocol):
         else:
             self.transport.close()
 
-    def _refuse(self, status: HTTPStatus, what: str) -> None:
+    def _refuse(self, status: HTTPStatus, what: str, *more_headers: tuple[str, str]) -> None:
         """Answer, if no other answer has begun, and close."""
         if self.transport.is_closing() or self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
@@ -83,7 +88,7 @@ class Connection(H11Protocol):
         body = json.dumps({"error": what}).encode()
         headers = [
             *SECURITY_HEADERS.items(), ("content-type", "application/json"), ("content-length", str(len(body))),
-            ("connection", "close"),
+            ("connection", "close"), *more_headers,
         ]
         for event in (
             h11.Response(status_code=status, headers=headers, reason=status.phrase), h11.Data(data=body),

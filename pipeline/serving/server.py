@@ -78,10 +78,10 @@ class HttpServer:
 
     def __init__(self, service: Service, listening: socket.socket) -> None:
         limits = service.limits
+        connection = functools.partial(Connection, header_s=limits.header_s, at_most=limits.connections)
         config = uvicorn.Config(
-            service.app, http=cast(Any, functools.partial(Connection, header_s=limits.header_s)), loop="asyncio",
-            ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, proxy_headers=False,
-            limit_concurrency=limits.connections, timeout_keep_alive=ceil(limits.header_s),
+            service.app, http=cast(Any, connection), loop="asyncio", ws="none", lifespan="off", log_config=None,
+            access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=ceil(limits.header_s),
             timeout_graceful_shutdown=ceil(limits.whole_s), h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # clients that speak no HTTP are no news
@@ -132,7 +132,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last: a name that is none
         raise UsageError(
             f"{host}:{port} cannot be listened on: {error}.", "Choose another --host or --port; 0 takes any free port."
         ) from error

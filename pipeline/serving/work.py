@@ -73,6 +73,10 @@ class MicroBatcher:
             return await asyncio.wrap_future(request.answer)
         except asyncio.CancelledError:
             request.abandoned = True
+            with self._changed:
+                if request in self._waiting:  # it takes nobody's place any more
+                    self._waiting.remove(request)
+                    self._metrics.waiting.set(len(self._waiting))
             raise
 
     def close(self) -> None:

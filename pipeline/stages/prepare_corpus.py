@@ -175,6 +175,9 @@ def _report(reporter: Reporter, settings: PrepareCorpusSettings, metrics: dict[s
     counts = {**duplicates["within"], **duplicates["across"]}
     found = ", ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "none"
     reporter.line(f"  duplicates: {found}; dropped {duplicates['dropped']:,}")
+    shared = duplicates["across"].get("train/test")
+    if shared:
+        reporter.line(f"  train has {shared:,} of the test texts too, as the source has them: accuracies count them")
     cleaned = ", ".join(f"{name} {n:,}" for name, n in metrics["cleaned"].items() if n)
     reporter.line(f"  cleaned: {cleaned or 'nothing'}")
     if metrics["without_label"]:

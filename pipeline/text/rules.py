@@ -32,7 +32,7 @@ _REP = re.compile(r"(\S)(\1{2,})")
 _WREP = re.compile(r"(?:\s|^)(\w+)\s+((?:\1\s+)+)\1(\s|\W|$)")
 _SPEC = re.compile(r"([/#\\])")
 _SPACES = re.compile(" {2,}")
-_ALL_CAPS = re.compile(r"(\s|^)([A-Z]+[^a-z\s]*)(?=(\s|$))")
+_ALL_CAPS = re.compile(r"(\s|^)([A-Z][^a-z\s]*)(?=(\s|$))")
 _LONG_CHUNK = re.compile(rf"\S{{{MAX_CHUNK_CHARS}}}(?=\S)")
 _MAJ = re.compile(r"(\s|^)([A-Z][^A-Z\s]*)(?=(\s|$))")
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pipeline.text.pieces import PieceSplitter
 
 
+MAX_STRINGS = 100_000
+"""Words that spaCy may have seen, about 50 MB of them, before a tokenizer is made anew."""
+
+
 class WordTokenizer:
     """Tokens identical to fastai's `TokenizeWithRules(SpacyTokenizer(lang))` (rules `fastai`), or spaCy's own tokens of
     the raw text after one xxbos (rules `none`)."""
@@ -45,6 +49,8 @@ class WordTokenizer:
         """Tokens of a text that went through `prepare`."""
         if self.rules == "fastai":
             prepared = apply_rules(prepared)
+        if len(self.nlp.vocab.strings) > MAX_STRINGS:
+            self.__dict__.pop("nlp", None)  # it is made anew: spaCy keeps every word that it has ever seen
         return [BOS, *(token.text.replace(" ", SPACE) for token in self.nlp.tokenizer(prepared))]
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:

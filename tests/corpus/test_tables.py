@@ -233,11 +233,12 @@ def test_copies_of_valid_texts_leave_train(prepare: Any, tmp_path: Path) -> None
     assert "3" not in texts(corpus)
 
 
-def test_duplicates_are_counted(prepare: Any, tmp_path: Path) -> None:
+def test_duplicates_are_counted(prepare: Any, tmp_path: Path, said: Any) -> None:
     rows = [{"text": f"film {i // 2}", "label": (i // 2) % 2, "split": "train"} for i in range(40)]
     rows += [{"text": "Film 1", "label": 1, "split": "test"}, {"text": "film 2", "label": 0, "split": "test"}]
     corpus = prepare(kind="table", source=write(tmp_path / "t.csv", rows), split_column="split")
     duplicates = corpus.manifest.metrics["duplicates"]
+    assert "train has 2 of the test texts too, as the source has them: accuracies count them\n" in said.getvalue()
     assert duplicates["across"] == {"train/valid": 0, "train/test": 2, "valid/test": 0}
     assert duplicates["within"] == {"train": 18, "valid": 2, "test": 0}
     assert corpus.manifest.metrics["labels"]["valid"] == {"0": 2, "1": 2}

@@ -260,6 +260,7 @@ def _reseal(folder: Path, record: Manifest) -> None:
 def test_what_cannot_be_asked_for(exported: Path, finished: Path, tmp_path: Path) -> None:
     both = call("import-huggingface", str(exported), "--to", "a", "--run", "b", exit_code=2).output
     assert "Give --run NAME or --to FOLDER, one of them." in both
+    assert "'' cannot name a run" in call("import-huggingface", str(exported), "--run", "", exit_code=2).output
     assert "'a/b' cannot name a run" in call("import-huggingface", str(exported), "--run", "a/b", exit_code=2).output
     lm = finished / "models/smoke/lm-fwd"
     assert "holds another artifact. Replace it with --force" in restore(

@@ -61,6 +61,14 @@ def test_its_card_has_the_figures_of_its_evaluation() -> None:
                 assert f"| {name}/{file} | {STORAGE} | `{record['sha256']}` |" in card
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_standard_stream_is_no_defect(closed: str) -> None:
+    command = f"'{sys.executable}' -m pipeline predict '{WARM}' {closed}"
+    done = subprocess.run(["bash", "-c", command], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert (json.loads(done.stdout)["label"] == "pos") if closed != ">&-" else not done.stdout
+
+
 def test_commands_need_no_run_and_no_name_of_a_model(tmp_path: Path) -> None:
     home = ("--home", str(tmp_path))
     answers = [json.loads(line) for line in call("predict", WARM, DULL, *home).stdout.splitlines()]

@@ -143,6 +143,9 @@ def test_the_command(language_model: Path, vectors: Path, tmp_path: Path) -> Non
     assert len(lines) == 2
     analogy = call("--word", "film", "--plus", "warm", "--minus", "dull", "--model", language_model, "--top", 1)
     assert analogy.exit_code == 0
+    nothing = call("--word", "film", "--minus", "film", "--model", language_model)
+    assert nothing.exit_code == ExitCode.USAGE
+    assert "leave nothing to be near to. Name other words to take away." in nothing.stderr
     documents = call("--text", "a warm film", "--among", vectors, "--top", 1)  # the file knows its model
     assert documents.stdout == " 1.000  0\n"
     picture = call("--plot", tmp_path / "words.png", "--words", "film, story,cast", "--model", language_model)

@@ -113,7 +113,7 @@ def test_formats_out_say_the_same(model: Path, tmp_path: Path, monkeypatch: pyte
         cells = list(csv.DictReader(stream))
     columns = pq.read_table(tmp_path / "out.parquet").to_pylist()
     assert [row["id"] for row in lines] == [row["id"] for row in columns] == ids
-    assert [row["id"] for row in cells] == ["'=1+1", "'+2", "'-3", "'@sum", *ids[4:]]
+    assert [row["id"] for row in cells] == ["'=1+1", "+2", "-3", "'@sum", *ids[4:]]
     for line, cell, column in zip(lines, cells, columns, strict=True):
         assert line["label"] == cell["label"] == column["label"]
         for label in LABELS:
@@ -128,15 +128,26 @@ def test_formulas_are_escaped(start: str) -> None:
     assert escaped(f"x{start}") == f"x{start}"
 
 
+@pytest.mark.parametrize("number", ["-1", "+2", "-0.5"])
+def test_numbers_are_no_formulas(number: str) -> None:
+    assert escaped(number) == number  # a label, or an id to join by
+
+
+def test_json_lines_keep_the_ids_they_have(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"text": "a"}\n{"id": "x", "text": "b"}\n{"id": 7, "text": "c"}\n', encoding="utf-8")
+    assert [row["id"] for row in rows_of(run(model, input=path)[0])] == ["0", "x", "7"]
+
+
 def test_columns_can_be_named(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("key,body\nk1,a warm film\nk2,dull\n", encoding="utf-8")
     for id_column, ids in (("key", ["k1", "k2"]), (None, ["0", "1"])):
         output, _ = run(model, input=path, id_column=id_column, text_column="body")
         assert [row["id"] for row in rows_of(output)] == ids
-    with pytest.raises(DataError, match=r"no column 'text'; .* key, body\. Name the right columns with --id"):
+    with pytest.raises(DataError, match=r"no column 'text'; .* key, body\. Name the right one with --text-"):
         run(model, input=path)
-    with pytest.raises(DataError, match=r"no column 'no'; .*--text-column\."):
+    with pytest.raises(DataError, match=r"no column 'no'; .*--id-column\."):
         run(model, input=path, id_column="no", text_column="body")
 
 
@@ -288,6 +299,8 @@ def test_two_commands_for_one_output(model: Path, tmp_path: Path) -> None:
         ({"texts": ("a",), "output": Path("out.xlsx")}, r"out\.xlsx has no known suffix\. Predictions end in \."),
         ({"texts": ("a",), "output": Path("no/where/out.csv")}, r"in a folder that is not there\. Make it: mkdir -p"),
         ({"input": Path("x.csv"), "output": Path("./x.csv")}, r"--output x\.csv is the input\."),
+        ({"texts": ("a",), "id_column": "key"}, r"--id-column names a column, and there is no table\. Give one"),
+        ({"input": Path("x.txt"), "text_column": "body"}, r"--text-column names a column, and there is no table\."),
         ({"texts": ("a",), "precision": "int3"}, r"--precision cannot be 'int3': Input should be 'auto', 'fp16'"),
         ({"texts": ("a",), "precision": "fp16"}, r"^--precision is fp16, .* emulate slowly\. Use --precision auto\.$"),
         ({"texts": ("a",), "device": "cuda:99"}, r"^--device is cuda:99, .* here\. Use --device cpu or auto\.$"),

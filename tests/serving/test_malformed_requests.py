@@ -274,8 +274,11 @@ def test_an_answer_is_sent_at_once(impatient: Served) -> None:
 def test_too_many_connections_are_sent_away(models: Models) -> None:
     with running(models, Limits(connections=10)) as server:
         held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(12)]
-        while server.get("/health").status_code != 503:
+        while (answer := server.get("/health")).status_code != 503:
             time.sleep(0.05)
+        assert answer.json() == {"error": "Too many connections are open; try again."}
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["x-content-type-options"] == "nosniff"
         for connection in held:
             connection.close()
         while server.get("/health").status_code != 200:

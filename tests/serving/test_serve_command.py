@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.serving.metrics import Metrics
 from pipeline.serving.models import Models
-from pipeline.serving.work import MicroBatcher, SlowLane
+from pipeline.serving.work import Busy, MicroBatcher, SlowLane
 
 ROOT = Path(__file__).parents[2]
 KEY = "correct-horse-battery"
@@ -123,6 +124,38 @@ def test_what_cannot_be_served_is_refused_with_advice(home: Path, tmp_path: Path
         assert "The key in STAGED_ULMFIT_API_KEY is not one word of 16 or more ASCII characters." in text
         assert not bad or bad not in text
     assert "cannot be read" in refused(*at_home, "--model", "one", "--api-key-file", str(tmp_path / "no"), code=3)
+
+
+def test_who_has_gone_takes_nobodys_place(models: Models) -> None:
+    batcher, bundle = MicroBatcher(Metrics(), 2, threads=1), models.classifiers["one"]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(*_: object) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    async def ask() -> None:
+        handle = bundle.classifier.model.register_forward_pre_hook(hold)
+        running = asyncio.create_task(batcher.probabilities(bundle, ["a"]))
+        await asyncio.to_thread(begun.wait, 60)
+        handle.remove()
+        waiting = [asyncio.create_task(batcher.probabilities(bundle, ["b"])) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await batcher.probabilities(bundle, ["c"])
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        last = asyncio.create_task(batcher.probabilities(bundle, ["d"]))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert len(await running) == len(await last) == 1
+
+    try:
+        asyncio.run(ask())
+    finally:
+        go_on.set()
+        batcher.close()
 
 
 def test_each_worker_has_its_number_of_cores(models: Models) -> None:

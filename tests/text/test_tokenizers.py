@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError, InputError
-from pipeline.text import subword
+from pipeline.text import subword, word
 from pipeline.text.char import CharTokenizer
 from pipeline.text.rules import MAX_CHUNK_CHARS, MAX_REPEAT, resolve
 from pipeline.text.subword import SubwordTokenizer, train_subword
@@ -157,6 +157,15 @@ def test_word_batches_forget_when_they_know_too_much(monkeypatch: pytest.MonkeyP
         assert [batch.types[i] for i in batch.ids] == word.tokenize(text)
     assert {"Peter", "peppers."} < set(word._batch._pieces)
     assert not {"brown", "shells"} & set(word._batch._pieces)
+
+
+def test_single_texts_forget_when_they_know_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"Don't forget word{i}, please." for i in range(200)]
+    expected = [WordTokenizer().tokenize(text) for text in texts]
+    monkeypatch.setattr(word, "MAX_STRINGS", len(WordTokenizer().nlp.vocab.strings) + 20)
+    tokenizer = WordTokenizer()
+    assert [tokenizer.tokenize(text) for text in texts] == expected
+    assert len(tokenizer.nlp.vocab.strings) < word.MAX_STRINGS + 20
 
 
 def test_neither_tokenizing_nor_reading_ids_imports_torch() -> None:
