@@ -166,12 +166,12 @@ def _jsonl_rows(path: Path, columns: Sequence[str], text: str = "", may_lack: Co
                 raise DataError(f"{path} is not valid JSON in line {number}: {error}.") from error
             if not isinstance(value, dict):
                 raise DataError(f"{path} holds no JSON object in line {number}.", 'Expected {"text": ..., ...}.')
-            seen |= dict.fromkeys(value)
             n_rows += 1
-            if n_rows > 1 and text in seen and text not in value:
-                raise DataError(f"{path} has no {text!r} in line {number}.", "Write null where there is no text.")
-            if text:
+            if n_rows <= _LINES_TO_SHOW_A_COLUMN:
+                seen |= dict.fromkeys(value)
+            if text and text not in value:
                 _place(list(seen), text, path)
+                raise DataError(f"{path} has no {text!r} in line {number}.", "Write null where there is no text.")
             if n_rows == _LINES_TO_SHOW_A_COLUMN:
                 _check_columns(seen, columns, may_lack, path)
             yield tuple(_undo_escapes(value.get(column)) for column in columns)
