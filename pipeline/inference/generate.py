@@ -60,7 +60,7 @@ class Sampling:
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", 0 <= self.min_p <= 1, "0 (off) to 1"),
-            ("repetition_penalty", 0.1 <= self.repetition_penalty <= 10, "0.1 to 10; 1 is off, 1.2 is usual"),
+            ("repetition_penalty", 0.1 <= self.repetition_penalty < math.inf, "0.1 or more; 1 is off, 1.2 is usual"),
             ("max_tokens", self.max_tokens >= 1, "1 or more"),
             ("seed", self.seed >= 0, "0 or more"),
         ):

@@ -138,7 +138,7 @@ def test_a_draw_falls_on_a_possible_token(weights: list[float], number: float) -
         ({"top_k": -1}, r"top_k cannot be -1\. It must be 0 \(off\) or more"),
         ({"top_p": 0.0}, r"top_p cannot be 0\.0\. It must be above 0 and at most 1"),
         ({"min_p": 1.1}, r"min_p cannot be 1\.1\. It must be 0 \(off\) to 1\."),
-        ({"repetition_penalty": 0.0}, r"repetition_penalty cannot be 0\.0\. It must be above 0; 1 is off"),
+        ({"repetition_penalty": 0.0}, r"repetition_penalty cannot be 0\.0\. It must be 0\.1 or more; 1 is off"),
         ({"max_tokens": 0}, r"max_tokens cannot be 0\. It must be 1 or more\."),
         ({"seed": -1}, r"seed cannot be -1\. It must be 0 or more\."),
     ],
