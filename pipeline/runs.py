@@ -207,6 +207,8 @@ def check_shared_corpus(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
 def check_line(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
     """InputError if what `stages` of `run` are made of was made with other settings than those that were asked for."""
     before = run.stages[: run.stages.index(stages[0])]
+    if not before:
+        return  # and the source, which may be large, is not hashed once more
     behind = needed(run, (*before, *stages))
     for found in plan.status(run):
         made_otherwise = found.manifest and found.fingerprint and found.manifest.fingerprint != found.fingerprint

@@ -15,6 +15,7 @@ from tiny_stages import TinyStages
 from typer.testing import CliRunner, Result
 
 from pipeline import stopping
+from pipeline.artifact import hash_file
 from pipeline.cli import PROGRAM, app
 from pipeline.errors import DataError, ExitCode
 from pipeline.lock import locked
@@ -473,6 +474,16 @@ def test_a_stage_does_not_read_what_was_made_with_other_settings(tiny_stages: Ti
     assert tiny_stages.ran == ["tokenize_corpus"]
     ids = Path("data/mine/ids")
     good("finetune_lm", "--run", "mine", "--set", f"inputs.ids={ids}")  # named by the user: used as it lies
+
+
+def test_a_source_is_not_hashed_for_stages_before_the_first(
+    tiny_stages: TinyStages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a.txt").write_text("a text", encoding="utf-8")
+    hashed: list[Path] = []
+    monkeypatch.setattr("pipeline.corpus.source.hash_file", lambda path: hashed.append(path) or hash_file(path))
+    good("prepare_corpus", "--recipe", "mine.toml", "--set", "prepare_corpus.kind=plain-text", "--source", "a.txt")
+    assert len(hashed) == 2  # to see that nothing is refused, and to make it
 
 
 def test_a_refused_request_is_not_remembered(tiny_stages: TinyStages) -> None:
