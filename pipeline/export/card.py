@@ -109,7 +109,7 @@ def model_card(
     chain = chain_to(model, home) if elsewhere else behind
     known = {link.fingerprint for link in chain}
     sources = Sources({f"{role}/manifest.json": text for role, text in manifests(chain).items()} | _metrics(evaluation))
-    about = _About(model, sources, _corpus_kind(behind) if elsewhere else None)
+    about = _About(model, sources, behind if elsewhere else None)
     data = ModelCardData(
         language=request.language or about.language, license=request.license, library_name=LIBRARY,
         pipeline_tag=_TASKS[about.slot], tags=["ulmfit", "awd-lstm"], model_name=request.name,
@@ -151,15 +151,15 @@ def _metrics(evaluation: Artifact | None) -> dict[str, Any]:
 class _About:
     """What the manifests say of one model."""
 
-    def __init__(self, model: Artifact, sources: Sources, scored_kind: str | None) -> None:
-        """`scored_kind`: of the corpus that it was scored on, if that is not the one it was made of."""
+    def __init__(self, model: Artifact, sources: Sources, scored: Sequence[Link] | None) -> None:
+        """`scored`: what its evaluation was made of, if that is another corpus than the one it was made of."""
         self._model, self._sources = model, sources
         self.slot = model.manifest.slot
         self._tokenizer: dict[str, Any] = _read(model, "tokenizer/tokenizer.json")
         kind = sources.get("corpus/manifest.json", "settings", "prepare_corpus", "kind")
         self._data, self.on_hub = _named(kind)
-        self._scored, self._scored_on_hub = _named(scored_kind) if scored_kind else (self._data, self.on_hub)
-        self._elsewhere = scored_kind is not None
+        self._elsewhere = scored is not None
+        self._scored, self._scored_on_hub = _named(_corpus_kind(scored)) if scored else (self._data, self.on_hub)
 
     @property
     def language(self) -> str | None:

@@ -74,3 +74,11 @@ def test_the_card_of_a_model_that_was_scored_elsewhere_tells_both_corpora_apart(
     assert f"| documents, train | {trained_on} |" in text
     assert "measured on documents other than those it was trained on" in text
     assert text.count("language model, perplexity on validation") == 1
+    shutil.copytree(home, tmp_path / "home")
+    shutil.rmtree(tmp_path / f"home/data/{RUN}/corpus")
+    call(
+        "export", "--to", "huggingface", "--run", "smoke", "--home", str(tmp_path / "home"), "--output",
+        str(tmp_path / "gone"), "--evaluation", str(tmp_path / f"home/models/{RUN}/evaluation"),
+    )
+    text = (tmp_path / "gone/README.md").read_text(encoding="utf-8")
+    assert "measured on documents other than those it was trained on (not at hand)" in text
