@@ -5,6 +5,7 @@ same bytes. Texts are cleaned as those of a corpus are (`pipeline.corpus.cleanin
 blank one is read as xxbos alone. Documents of over 64 MB are refused.
 """
 
+import io
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,7 +16,16 @@ from typing import Any, BinaryIO, Protocol
 from pipeline import machine, stopping
 from pipeline.errors import LockedError, PipelineError, Stopped, UsageError
 from pipeline.inference.bundle import BS
-from pipeline.inference.inputs import TEXT_COLUMN, InputText, blocks, digest, from_arguments, from_file, from_lines
+from pipeline.inference.inputs import (
+    TEXT_COLUMN,
+    InputText,
+    blocks,
+    digest,
+    from_arguments,
+    from_file,
+    from_lines,
+    from_pipe,
+)
 from pipeline.inference.outputs import Format
 from pipeline.inference.parts import Parts, parts_folder
 from pipeline.inference.pooling import Rows
@@ -114,7 +124,8 @@ def carry_out(
             keep_freed_memory()
             work = load()
             reporter.line(f"{wording.command}: {work.path}, {work.device.describe()}")
-            return _Run(request, wording, work, reporter).all_of(_texts(request, stdin), stdout)
+            texts = _texts(request, stdin, lambda: stopping.check(wording.command))
+            return _Run(request, wording, work, reporter).all_of(texts, stdout)
     except LockedError as error:
         raise LockedError(error.what, "Wait for it, or choose another --output.") from error
 
@@ -148,12 +159,16 @@ def _check_absent(output: Path, force: bool) -> None:
         raise UsageError(f"{output} is there already.", "Replace it with --force, or choose another --output.")
 
 
-def _texts(request: Request, stdin: BinaryIO) -> Iterator[InputText]:
+def _texts(request: Request, stdin: BinaryIO, check: Callable[[], None]) -> Iterator[InputText | None]:
+    """The texts; None where more may come later, after `check`, which may end the waiting."""
     if request.texts:
         return from_arguments(request.texts)
     if request.input is not None:
         return from_file(request.input, request.id_column, request.text_column)
-    return from_lines(stdin, "standard input")
+    try:
+        return from_pipe(stdin.fileno(), "standard input", check)
+    except io.UnsupportedOperation:  # no file of the system
+        return from_lines(stdin, "standard input")
 
 
 class _Run:
@@ -164,7 +179,7 @@ class _Run:
         self._cleaned = Counter[str]()
         """What cleaning did to the texts that were read."""
 
-    def all_of(self, texts: Iterator[InputText], stdout: BinaryIO) -> int:
+    def all_of(self, texts: Iterator[InputText | None], stdout: BinaryIO) -> int:
         """Write the rows where the request says, and tell what was done; returns the number of texts."""
         started, output = time.monotonic(), self._request.output
         n_texts = self._to_stdout(texts, stdout) if output is None else self._to_file(texts, output)
@@ -175,8 +190,8 @@ class _Run:
             self._reporter.line(f"{command}: cleaned: {cleaned} (empty and blank texts get {self._wording.empty})")
         return n_texts
 
-    def _to_stdout(self, texts: Iterator[InputText], stdout: BinaryIO) -> int:
-        """Write each block as soon as it is done."""
+    def _to_stdout(self, texts: Iterator[InputText | None], stdout: BinaryIO) -> int:
+        """Write each block as soon as it is done, and what has come when a pipe pauses."""
         written, n_texts = self._work.written_as(TO_STDOUT), 0
         try:
             with self._reporter.task(self._wording.doing, None, "texts") as task:
@@ -189,7 +204,7 @@ class _Run:
             raise Stopped(error.what, mend) from error
         return n_texts
 
-    def _to_file(self, texts: Iterator[InputText], output: Path) -> int:
+    def _to_file(self, texts: Iterator[InputText | None], output: Path) -> int:
         """Keep each block until all are done, then join them."""
         request, work = self._request, self._work
         asked = {
@@ -206,7 +221,8 @@ class _Run:
             n_texts, before = 0, b""
             try:
                 with self._reporter.task(self._wording.doing, None, "texts") as task:
-                    for number, block in enumerate(blocks(texts)):
+                    # Pauses end no block here: the same input has to have the same blocks when it is read again.
+                    for number, block in enumerate(blocks(text for text in texts if text is not None)):
                         before = digest(before, block)
                         if parts.get(number, before) is None:
                             parts.put(number, before, self._block(block, written, task))

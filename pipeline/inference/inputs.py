@@ -1,7 +1,9 @@
 """Texts to be predicted, one by one and in order: arguments, lines, or the rows of a table."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import select
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,6 +17,8 @@ from pipeline.settings import PrepareCorpusSettings
 BLOCK_DOCUMENTS = 1024
 """Texts that are sorted by length together, and written together: what a kill can lose."""
 BLOCK_BYTES = 16 * 2**20
+PAUSE_S = 0.2
+"""A pipe that brought nothing for so long pauses: what has come is predicted."""
 ID_COLUMN, TEXT_COLUMN = "id", "text"
 
 
@@ -37,13 +41,41 @@ def from_lines(stream: BinaryIO, name: str) -> Iterator[InputText]:
     """
     number = 0
     while line := stream.readline(MAX_DOCUMENT_BYTES + 1):
-        if len(line) > MAX_DOCUMENT_BYTES:
-            raise InputError(
-                f"Line {number + 1} of {name} has over {MAX_DOCUMENT_BYTES:,} bytes, the most a document may have.",
-                "Cut it into several lines.",
-            )
-        yield InputText(str(number), line.removesuffix(b"\n").removesuffix(b"\r"))
+        yield _of_line(number, line.removesuffix(b"\n"), name)
         number += 1
+
+
+def from_pipe(
+    descriptor: int, name: str, while_waiting: Callable[[], None]
+) -> Iterator[InputText | None]:
+    """As `from_lines`, of a file that may still be written to: None in every pause, after `while_waiting`."""
+    number, parts, size = 0, list[bytes](), 0
+    while True:
+        if not select.select([descriptor], [], [], PAUSE_S)[0]:
+            while_waiting()
+            yield None
+            continue
+        data = os.read(descriptor, 2**20)
+        *ends, begin = data.split(b"\n")
+        for end in ends:
+            yield _of_line(number, b"".join([*parts, end]), name)
+            number, parts, size = number + 1, [], 0
+        parts.append(begin)
+        size += len(begin)
+        if not data or size > MAX_DOCUMENT_BYTES:
+            if size:
+                yield _of_line(number, b"".join(parts), name)
+            return
+
+
+def _of_line(number: int, line: bytes, name: str) -> InputText:
+    """The text of a line without its end; InputError if it is too long."""
+    if len(line) > MAX_DOCUMENT_BYTES:
+        raise InputError(
+            f"Line {number + 1} of {name} has over {MAX_DOCUMENT_BYTES:,} bytes, the most a document may have.",
+            "Cut it into several lines.",
+        )
+    return InputText(str(number), line.removesuffix(b"\r"))
 
 
 def from_file(path: Path, id_column: str | None, text_column: str) -> Iterator[InputText]:
@@ -86,16 +118,21 @@ def _rows(path: Path, id_column: str | None, text_column: str) -> Iterator[RawDo
     return chain([first] if first is not None else [], named)
 
 
-def blocks(texts: Iterable[InputText]) -> Iterator[list[InputText]]:
-    """Texts in blocks of BLOCK_DOCUMENTS, or fewer long ones; the same cuts for the same texts."""
+def blocks(texts: Iterable[InputText | None]) -> Iterator[list[InputText]]:
+    """Texts in blocks of BLOCK_DOCUMENTS, or fewer long ones; a None, for a pause, ends a block too.
+
+    The same texts without pauses are cut the same way.
+    """
     block: list[InputText] = []
     size = 0
     for text in texts:
-        if block and (len(block) == BLOCK_DOCUMENTS or size + len(text.text) > BLOCK_BYTES):
+        full = text is None or len(block) == BLOCK_DOCUMENTS or size + len(text.text) > BLOCK_BYTES
+        if block and full:
             yield block
             block, size = [], 0
-        block.append(text)
-        size += len(text.text)
+        if text is not None:
+            block.append(text)
+            size += len(text.text)
     if block:
         yield block
 

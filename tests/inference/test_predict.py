@@ -3,8 +3,13 @@
 import csv
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -18,11 +23,11 @@ from typer.testing import CliRunner
 
 from pipeline import stopping
 from pipeline.cli import app
-from pipeline.errors import DataError, DivergedError, InputError, LockedError, Stopped, UsageError
+from pipeline.errors import DataError, DivergedError, ExitCode, InputError, LockedError, Stopped, UsageError
 from pipeline.inference import inputs
 from pipeline.inference.bulk import Request
 from pipeline.inference.bundle import load_classifier_bundle
-from pipeline.inference.inputs import InputText, blocks, digest
+from pipeline.inference.inputs import InputText, blocks, digest, from_lines, from_pipe
 from pipeline.inference.outputs import escaped
 from pipeline.inference.predict import find_classifier, predict
 from pipeline.lock import locked
@@ -353,6 +358,70 @@ def test_a_model_is_found_by_folder_or_run(tmp_path: Path) -> None:
     other = seal_classifier(tmp_path / "models" / "mine" / "classifier-bwd", direction="bwd")
     with pytest.raises(UsageError, match=f"two classifiers. Name one: --model {folder} or {other}"):
         find_classifier("mine", tmp_path)
+
+
+def predicting(model: Path, *options: str) -> subprocess.Popen[bytes]:
+    """The command with pipes of which both ends are held."""
+    command = [sys.executable, "-m", "pipeline", "predict", "--model", str(model), "--precision", "fp32", *options]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_pipe_that_pauses_gets_what_it_brought(model: Path) -> None:
+    with predicting(model) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        rows = []
+        for lines in (b"film\ndull\n", b"story\nca", b"st\n", b"", b"film"):
+            process.stdin.write(lines)
+            process.stdin.flush()
+            rows += [json.loads(process.stdout.readline()) for _ in range(lines.count(b"\n"))]
+        rows += map(json.loads, process.communicate()[0].splitlines())
+    whole, _ = run(model, b"film\ndull\nstory\ncast\nfilm")
+    expected = rows_of(whole)
+    assert [(row["id"], row["label"]) for row in rows] == [(row["id"], row["label"]) for row in expected]
+    for row, same in zip(rows, expected, strict=True):
+        assert row["probabilities"] == pytest.approx(same["probabilities"])
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_a_pipe_that_pauses_can_be_left(model: Path, tmp_path: Path, to_file: bool) -> None:
+    options = ("--output", str(tmp_path / "out.csv")) if to_file else ()
+    with predicting(model, *options) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"film\n")
+        process.stdin.flush()
+        while b"predict:" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == ExitCode.STOPPED
+        assert b"SIGTERM" in process.stderr.read()
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 9))
+def test_lines_of_a_pipe_are_those_of_a_file(sizes: list[int], most: int) -> None:
+    data = b"\r\n".join(b"x" * size for size in sizes)
+    with TemporaryFile() as stream, pytest.MonkeyPatch.context() as patched:
+        stream.write(data)
+        stream.seek(0)
+        read = os.read
+        patched.setattr(os, "read", lambda descriptor, _: read(descriptor, most))
+        assert list(from_pipe(stream.fileno(), "a pipe", lambda: None)) == list(from_lines(io.BytesIO(data), "a file"))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_line_may_be_as_long_as_a_document(monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
+    monkeypatch.setattr(inputs, "MAX_DOCUMENT_BYTES", 10)
+    for size, right in ((10, True), (11, False)):
+        with TemporaryFile() as stream:
+            stream.write(b"film\n" + b"x" * size + end)
+            for reader in (lambda: from_pipe(stream.fileno(), "it", lambda: None), lambda: from_lines(stream, "it")):
+                stream.seek(0)
+                if right:
+                    assert [text.text for text in reader() if text] == [b"film", b"x" * size]
+                else:
+                    with pytest.raises(InputError, match="Line 2 of it has over 10 bytes"):
+                        list(reader())
 
 
 @given(st.lists(st.integers(0, 5_000_000), max_size=12), st.integers(1, 5))
