@@ -42,6 +42,12 @@ class InputRecord(BaseModel):
     fingerprint: str
 
 
+class _Written(BaseModel):
+    """What every version of a manifest has."""
+
+    format_version: int
+
+
 class Manifest(BaseModel):
     """Everything an artifact says about itself. `seal` is the SHA-256 of all other fields."""
 
@@ -94,11 +100,17 @@ class Manifest(BaseModel):
         """False when any field was edited after sealing."""
         return self.seal == self._hash()
 
+    def as_written(self) -> str:
+        """The text of its file."""
+        return self.model_dump_json(indent=2, exclude=self._unrecorded()) + "\n"
+
     def _hash(self) -> str:
-        # Artifacts from before hardware was recorded were sealed without it.
-        left_out = {"seal"} if self.hardware is not None else {"seal", "hardware"}
         # By way of the written form, in which NaN and infinity are null.
-        return hash_json(json.loads(self.model_dump_json(exclude=left_out)))
+        return hash_json(json.loads(self.model_dump_json(exclude={"seal", *self._unrecorded()})))
+
+    def _unrecorded(self) -> set[str]:
+        """Artifacts from before hardware was recorded were sealed without it."""
+        return set() if self.hardware is not None else {"hardware"}
 
 
 @dataclass(frozen=True)
@@ -157,21 +169,29 @@ def read_manifest(path: Path) -> Manifest | None:
         mend = "Name another folder, or move this one away."
         raise InputError(f"{path} is not a sealed artifact: it has no {MANIFEST}.", mend) from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path / MANIFEST} is damaged: {error}.", "Use --force to make the artifact anew.") from error
+        raise InputError(f"{path / MANIFEST} is damaged: {error}.", _anew()) from error
     try:
+        written = _Written.model_validate_json(text)
+        if written.format_version > FORMAT_VERSION:
+            raise InputError(
+                f"{path} was sealed by a newer version of this program (format {written.format_version}, this one "
+                f"reads {FORMAT_VERSION}).",
+                "Install the newer version.",
+            )
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{path / MANIFEST} is damaged: {where} {first['msg']}.", "Use --force to make the artifact anew."
-        ) from error
+        raise InputError(f"{path / MANIFEST} is damaged: {where} {first['msg']}.", _anew()) from error
     if not manifest.is_intact():
-        raise InputError(
-            f"{path / MANIFEST} was changed after sealing (seal {manifest.seal[:12]}).",
-            "Restore it from a copy, or use --force to make the artifact anew.",
-        )
+        mend = _anew(manifest.stage)
+        raise InputError(f"{path / MANIFEST} was changed after sealing (seal {manifest.seal[:12]}).", mend)
     return manifest
+
+
+def _anew(stage: str = "its stage") -> str:
+    """What mends a damaged artifact that `stage` made."""
+    return f"Restore it from a copy, or have {stage} make it anew with --force."
 
 
 def find_manifest(path: Path, fingerprint: str, *, packed: bool = False) -> Manifest | None:
@@ -206,7 +226,7 @@ def open_artifact(path: Path, slot: str) -> Artifact:
 
 def verify_files(artifact: Artifact) -> None:
     """Check size and SHA-256 of every file; InputError names the first that differs."""
-    mend = "Restore it from a copy, or use --force to make the artifact anew."
+    mend = _anew(artifact.manifest.stage)
     for name, record in artifact.manifest.files.items():
         path = artifact.path / name
         try:
@@ -257,8 +277,10 @@ def seal(target: Path, manifest: Manifest) -> Artifact:
         for path in paths
     }
     manifest = manifest.model_copy(update={"files": files}).sealed()
-    (partial / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (partial / MANIFEST).write_text(manifest.as_written(), encoding="utf-8")
     sync(partial / MANIFEST)
+    for path in paths:  # safetensors makes files that only their owner may read
+        shutil.copymode(partial / MANIFEST, path)
     for folder in {partial, *(p.parent for p in paths)}:
         sync(folder)
     replaced = _replaced_path(target)

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline import artifact as artifacts
 from pipeline.artifact import Manifest
@@ -118,7 +120,7 @@ def test_a_manifest_edited_by_hand_is_refused(target: Path) -> None:
     edited = json.loads(path.read_text(encoding="utf-8"))
     edited["metrics"]["share"] = 0.9
     path.write_text(json.dumps(edited, indent=2), encoding="utf-8")
-    with pytest.raises(InputError, match=r"was changed after sealing .*Restore it from a copy, or use --force"):
+    with pytest.raises(InputError, match=r"changed after sealing .*Restore it from a copy, or have prepare_corpus"):
         artifacts.read_manifest(target)
 
 
@@ -129,6 +131,36 @@ def test_hardware_is_sealed_and_artifacts_from_before_it_was_recorded_stay_intac
     assert now.is_intact()
     for edited in ("another GPU", None):
         assert not now.model_copy(update={"hardware": edited}).is_intact()
+
+
+def test_an_artifact_from_before_hardware_was_recorded_is_written_as_it_was(target: Path) -> None:
+    earlier = manifest().sealed()
+    assert "hardware" not in json.loads(earlier.as_written())
+    assert json.loads(manifest(hardware="a GPU").as_written())["hardware"] == "a GPU"
+
+
+def test_a_manifest_of_a_newer_version_is_called_so(target: Path) -> None:
+    make(target)
+    path = target / "manifest.json"
+    newer = {**json.loads(path.read_text(encoding="utf-8")), "format_version": 2, "license": "mit"}
+    path.write_text(json.dumps(newer), encoding="utf-8")
+    with pytest.raises(InputError, match=r"corpus was sealed by a newer version .*\(format 2, this one reads 1\)"):
+        artifacts.read_manifest(target)
+
+
+def test_all_files_have_the_usual_mode(target: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        partial, _ = open_partial(target, FINGERPRINT)
+        save_file({"a": np.zeros(3)}, partial / "weights.safetensors")
+        (partial / "text.txt").write_text("one")
+        (partial / "text.txt").chmod(0o400)
+        artifacts.seal(target, manifest())
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in target.iterdir()} == dict.fromkeys(
+        ("weights.safetensors", "text.txt", "manifest.json"), 0o640
+    )
 
 
 def test_wrong_kinds_and_strange_folders_are_refused(target: Path, tmp_path: Path) -> None:
