@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.recipe import DEFAULT_RECIPE, load_recipe
-from pipeline.runs import NAME, Plan, Request, resolve
+from pipeline.recipe import DEFAULT_RECIPE, NAME, load_recipe
+from pipeline.runs import Plan, Request, resolve
 from pipeline.stage import Run
+from pipeline.storage import place_of_folder
 
 _MEND = "Give --evaluation FOLDER --evaluation FOLDER --output FOLDER."
 
@@ -36,7 +37,7 @@ def of_evaluations(request: Request, evaluations: Sequence[str], output: Path | 
         raise UsageError(
             "--evaluation names what is read; --run, --source and --protocol do not go with it.", "Leave them out."
         )
-    output = _place(output)
+    output = place_of_folder(output, "--output")
     members: dict[str, Path] = {}
     for given in evaluations:
         folder = Path(given)
@@ -54,11 +55,3 @@ def of_evaluations(request: Request, evaluations: Sequence[str], output: Path | 
     recipe = load_recipe(request.recipe or DEFAULT_RECIPE, request.overrides)
     run = Run(output.name, recipe, request.home, tuple(words), members, output)
     return Plan(output.name, request, (), ensemble=run)
-
-
-def _place(output: Path) -> Path:
-    """`output` by a name that can have siblings: `.` and `..` have none."""
-    place = output.resolve() if output.name in ("", "..") else output
-    if not place.name:
-        raise UsageError(f"{place} cannot be an ensemble.", "Name a folder with --output.")
-    return place

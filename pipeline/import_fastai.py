@@ -12,13 +12,15 @@ from typing import Any
 
 from pipeline import making
 from pipeline.artifact import Artifact, Manifest, hash_file, hash_folder, hash_json
-from pipeline.attempt import RESUME, partial_path, unfinished
+from pipeline.attempt import RESUME, partial_path
 from pipeline.errors import InputError, PipelineError, UsageError
 from pipeline.making import Order, StageOutcome
 from pipeline.model import fastai_files
 from pipeline.model.fastai_files import PUBLISHED, SavedModel
 from pipeline.progress import Reporter
 from pipeline.protocol import protocol_of
+from pipeline.recipe import check_run_name
+from pipeline.storage import place_of_folder
 
 STAGE = "import_fastai"
 """What the manifest names as the maker."""
@@ -73,12 +75,11 @@ def target_folder(request: ImportRequest, to: Path | None, run: str | None, home
     if to is not None and run is not None:
         raise UsageError("--to and --run both say where the model goes.", "Give one of them.")
     if to is not None:
-        return to
+        return place_of_folder(to, "--to")
     if run is None and request.source not in PUBLISHED:
         raise UsageError("Nothing says where the model goes.", "Give --run NAME or --to FOLDER.")
     name = run if run is not None else request.source.partition("-")[0]
-    if Path(name).name != name or name.startswith("."):
-        raise UsageError(f"{name!r} cannot name a run.", "Use letters, digits, '.', '_' and '-': --run NAME.")
+    check_run_name(name)
     return home / "models" / name / f"{SLOT}-{direction_of(request)}"
 
 
@@ -158,12 +159,7 @@ def _import_locked(
             f"{target} was made from something else: {_difference(before, settings)}.",
             "Replace it with --force, or choose another --run or --to.",
         )
-    attempt = unfinished(target)
-    if attempt is not None and attempt.checkpoints and not force:
-        raise InputError(
-            f"{target} has an unfinished training with {attempt.checkpoints} checkpoints.",
-            "Discard it with --force, or choose another --run or --to.",
-        )
+    making.check_no_checkpoints(target, force, "--run or --to")
     model = source.model
     if model is None:
         raise InputError(f"{source.record['paths'][0]} is gone.", "Give the path of a copy.")
@@ -218,13 +214,21 @@ def _convert(saved: SavedModel, settings: dict[str, Any], work: Path, reporter: 
     from pipeline.text.vocabulary import write_vocabulary
     from pipeline.text.word import WordTokenizer
 
+    tokenizer = WordTokenizer(settings["language"], settings["rules"])
+    try:
+        tokenizer.load()
+    except UsageError as error:
+        raise UsageError(
+            f"spaCy has no tokenizer for the language {settings['language']!r}.",
+            "Give a code that it has, such as --language en.",
+        ) from error
     weights, vocabulary = fastai_files.unpack(saved, work / RESUME, settings["direction"])
     model = convert(read_weights(weights), read_string_list(vocabulary), saved.paths[0])
     save_tensors(model.encoder, work / "encoder.safetensors")
     save_tensors(model.decoder, work / "decoder.safetensors")
     model.architecture.save(work / "architecture.json")
     write_vocabulary(work, model.vocabulary)
-    save_tokenizer(WordTokenizer(settings["language"], settings["rules"]), work / "tokenizer")
+    save_tokenizer(tokenizer, work / "tokenizer")
     metrics = {
         "vocabulary": len(model.vocabulary),
         "parameters": sum(tensor.numel() for tensor in (*model.encoder.values(), *model.decoder.values())),

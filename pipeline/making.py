@@ -71,6 +71,16 @@ def manifest_before(target: Path, force: bool) -> Manifest | None:
         return None
 
 
+def check_no_checkpoints(target: Path, force: bool, option: str) -> None:
+    """InputError if an unfinished training at `target` would be lost, unless with `force`; `option` names the place."""
+    attempt = attempts.unfinished(target)
+    if attempt is not None and attempt.checkpoints and not force:
+        raise InputError(
+            f"{target} has an unfinished training with {attempt.checkpoints} checkpoints.",
+            f"Discard it with --force, or choose another {option}.",
+        )
+
+
 def unchanged(order: Order, before: Manifest | None, reporter: Reporter, force: bool) -> Artifact | None:
     """The artifact of `order`, if `before` says that it was made already.
 

@@ -8,6 +8,8 @@ something to write.
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,21 @@ _FOLDER_PARTS = 3
 """Of data/RUN/SLOT, which is how an input is named without the folder that a machine keeps it in."""
 
 
+def packed_name(model: Path) -> str:
+    """What a packed copy of `model` is called: its own name."""
+    return model.name or model.resolve().name
+
+
+def check_names(models: Sequence[Path]) -> None:
+    """UsageError if copies of two of `models` would have one name."""
+    for name, number in Counter(map(packed_name, models)).items():
+        if number > 1:
+            raise UsageError(
+                f"{number} of the models are called {name}, and would be packed into one place.",
+                "Pack each with an --output of its own.",
+            )
+
+
 def pack(model: Path, output: Path, storage: "Storage", reporter: Reporter, *, force: bool = False) -> Artifact:
     """Write the sealed `model` into the folder `output` under its own name, or find it there unchanged.
 
@@ -44,7 +61,7 @@ def pack(model: Path, output: Path, storage: "Storage", reporter: Reporter, *, f
     whole = open_artifact(model, manifest.slot)
     if manifest.original is not None:
         raise InputError(f"{model} is packed already.", "Name the model it was packed from.")
-    target = output / model.resolve().name
+    target = output / packed_name(model)
     if target.resolve() == model.resolve():
         raise UsageError(f"{target} is the model itself.", "Choose another --output.")
     settings = {"storage": storage, "of": manifest.fingerprint}
@@ -61,6 +78,7 @@ def pack(model: Path, output: Path, storage: "Storage", reporter: Reporter, *, f
             return found
         if before is not None and not force:
             raise InputError(f"{target} was made from something else.", "Replace it with --force.")
+        making.check_no_checkpoints(target, force, "--output")
         shutil.rmtree(partial_path(target), ignore_errors=True)  # packing always starts over
         return making.make(order, lambda work, _: _write(whole, work, storage), reporter)
 

@@ -5,6 +5,7 @@ Precedence: default < recipe file < variant of the recipe < `--set`.
 
 import copy
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from datetime import date, time
@@ -31,6 +32,8 @@ from pipeline.settings import (
 from pipeline.training_settings import FinetuneLMSettings, TrainClassifierSettings
 
 DEFAULT_RECIPE = "sample"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What runs and variants may be called."""
 
 
 class Recipe(Section):
@@ -55,6 +58,12 @@ class Recipe(Section):
         if self.train_classifier.encoder == "random" and self.inputs.start_classifier is not None:
             raise ValueError("train_classifier.encoder is random, but inputs.start_classifier brings one")
         return self
+
+
+def check_run_name(name: str) -> None:
+    """UsageError if no run can be called `name`."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a run.", "Use letters, digits, '.', '_' and '-': --run NAME.")
 
 
 def shipped_recipes() -> dict[str, str]:

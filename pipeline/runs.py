@@ -6,7 +6,6 @@ with the corpus settings of the recipe itself share its corpus, whatever their s
 
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +14,10 @@ from pipeline import protocol as protocols
 from pipeline.artifact import read_manifest
 from pipeline.errors import InputError, UsageError
 from pipeline.protocol import SUFFIX, Protocol
-from pipeline.recipe import DEFAULT_RECIPE, Recipe, load_recipe, shipped_recipes
+from pipeline.recipe import DEFAULT_RECIPE, NAME, Recipe, check_run_name, load_recipe, shipped_recipes
 from pipeline.remembered import ARGUMENTS_FILE, Remembered, last_of
 from pipeline.stage import ENSEMBLE, PREPARE, Run, Stage, member_slot
 from pipeline.standing import StageStatus, status
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""What runs and variants may be called."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +100,7 @@ def resolve(request: Request) -> Plan:
     """
     request, name, remembered = _recall(request)
     assert request.recipe is not None
-    if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot name a run.", "Use letters, digits, '.', '_' and '-': --run NAME.")
+    check_run_name(name)
     if name.endswith(SUFFIX):
         raise UsageError(
             f"{name!r} cannot name an honest run: such names are kept for the published protocol.",

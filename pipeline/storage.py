@@ -19,6 +19,14 @@ def check_place_of_file(path: Path, option: str) -> None:
         raise UsageError(f"{option} {path} is a folder.", "Choose another name.")
 
 
+def place_of_folder(path: Path, option: str) -> Path:
+    """`path`, given with `option`, by a name that can have siblings: `.` and `..` have none; UsageError for `/`."""
+    place = path.resolve() if path.name in ("", "..") else path
+    if not place.name:
+        raise UsageError(f"{option} {path} is the root of all folders.", f"Name a folder in it: {option} FOLDER.")
+    return place
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder's list of names to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

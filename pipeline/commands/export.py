@@ -82,6 +82,8 @@ def command(  # noqa: PLR0917
         raise UsageError("--split and --input both say what is compared.", "Give one of them.")
     reporter = Reporter()
     model = find_model(slot, lm if slot == "lm" else classifier, run, home)
+    if output.resolve() == model.path.resolve():
+        raise UsageError(f"--output {output} is the model itself.", "Name another folder.")
     if to == "fastai":
         from pipeline.export.fastai import export_fastai
 

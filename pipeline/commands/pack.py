@@ -32,11 +32,12 @@ def command(  # noqa: PLR0917
     """Copy sealed models with their weights in fewer bits, to give them away: they are used like any others."""
     from pipeline import pack
 
+    pack.check_names(models)
     for model in models:
         packed = pack.pack(model, output, storage, Reporter(), force=force)
         print(f"{packed.path}  {pack.size_mb(packed):.1f} MB")
     if card:
         from pipeline.export.card import CardRequest, write_packed_card
 
-        write_packed_card(output, models, CardRequest(output.resolve().name, license_), home)
+        write_packed_card(output, models, CardRequest(output.resolve().name, license_), home, force=force)
         print(output / "README.md")

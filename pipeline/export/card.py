@@ -17,6 +17,7 @@ from pipeline.report import evaluation_page, lineage
 from pipeline.report.chain import START, START_CLASSIFIER, Link, chain_to, manifests
 from pipeline.report.evaluation_page import escape, table
 from pipeline.report.figures import Figure, Sources
+from pipeline.storage import write_durably
 
 _METRICS = "evaluation/metrics.json"
 LIBRARY = "staged-ulmfit"
@@ -54,7 +55,7 @@ class CardRequest:
 def find_evaluation(classifier: Artifact, folder: Path | None) -> Artifact | None:
     """The evaluation of `classifier`: the one in `folder`, else the one beside it that scored it, if there is one.
 
-    Raises InputError if `folder` holds none, or that of another classifier.
+    What lies beside it may be anything. Raises InputError if `folder` holds none, or that of another classifier.
     """
     fingerprint = classifier.manifest.fingerprint
     if folder is not None:
@@ -67,28 +68,47 @@ def find_evaluation(classifier: Artifact, folder: Path | None) -> Artifact | Non
                 "Name its own --evaluation, or make one: python -m pipeline evaluate_classifier --run RUN",
             )
         return evaluation
-    beside = classifier.path.parent / "evaluation"
-    manifest = read_manifest(beside) if beside.exists() else None
-    if manifest is None or manifest.inputs["classifier"].fingerprint != fingerprint:
+    beside = classifier.path.absolute().parent / "evaluation"
+    try:
+        manifest = read_manifest(beside)
+    except InputError:
+        return None
+    if manifest is None or manifest.slot != "evaluation" or manifest.inputs["classifier"].fingerprint != fingerprint:
         return None
     return open_artifact(beside, "evaluation")
 
 
-def write_packed_card(folder: Path, packed_from: Sequence[Path], request: CardRequest, home: Path) -> None:
-    """Write README.md of a folder of packed models: the card of its classifier, else of its language model.
+def write_packed_card(
+    folder: Path, packed_from: Sequence[Path], request: CardRequest, home: Path, *, force: bool = False
+) -> None:
+    """Write README.md of a folder of packed models: the card of a classifier, else of a language model.
 
-    Results are those of an evaluation of that classifier among `packed_from`. Raises InputError if there is no model.
+    If there is an evaluation among `packed_from`, it is the card of the classifier that this one scored, and has its
+    results. Raises InputError if there is no model, if the evaluation is of none of them, and for another README.md
+    without `force`.
     """
     found = [path.parent for slot in _WHAT for path in sorted(folder.glob(f"{slot}-*/manifest.json"))]
     if not found:
         raise InputError(f"{folder} has no packed model.", "Name models to pack before the evaluation.")
     models = [open_artifact(path, path.name.rpartition("-")[0]) for path in found]
-    evaluation = None
+    model, evaluation = models[0], None
     for path in packed_from:
         manifest = read_manifest(path)
         if manifest is not None and manifest.slot == "evaluation":
-            evaluation = find_evaluation(models[0], path)
-    model_card(models[0], evaluation, request, home, packed=models).save(folder / "README.md")
+            evaluation = open_artifact(path, "evaluation")
+            scored = manifest.inputs["classifier"]
+            of_it = next((packed for packed in models if packed.manifest.fingerprint == scored.fingerprint), None)
+            if of_it is None:
+                again = f"evaluate_classifier --run RUN --set inputs.classifier={models[0].path}"
+                raise InputError(
+                    f"{path} scored classifier {scored.fingerprint[:12]} ({scored.path}), none of those packed.",
+                    f"Score a packed one, and name that evaluation: python -m pipeline {again}",
+                )
+            model = of_it
+    card, page = str(model_card(model, evaluation, request, home, packed=models)), folder / "README.md"
+    if page.exists() and not force and page.read_text(encoding="utf-8") != card:
+        raise InputError(f"{page} is there already and holds something else.", "Replace it with --force.")
+    write_durably(page, card)
 
 
 def storage_of(model: Artifact) -> str:

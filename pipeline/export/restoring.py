@@ -18,6 +18,8 @@ from pipeline.attempt import RESUME, open_partial
 from pipeline.errors import InputError, UsageError
 from pipeline.export.huggingface import MODEL, WEIGHTS_SUFFIX
 from pipeline.progress import Reporter
+from pipeline.recipe import check_run_name
+from pipeline.storage import place_of_folder
 
 COMMAND = "import-huggingface"
 _SLOTS = ("classifier", "lm")
@@ -34,6 +36,8 @@ def restore(folder: Path, to: Path | None, run: str | None, home: Path, reporter
     """
     manifest = _manifest(folder)
     target = _target(manifest, to, run, home)
+    if target.resolve() == folder.resolve():
+        raise UsageError(f"{target} is the exported folder itself.", "Choose another --to.")
     with making.held(target, COMMAND):
         before = making.manifest_before(target, force)
         if before == manifest and not force:
@@ -42,6 +46,7 @@ def restore(folder: Path, to: Path | None, run: str | None, home: Path, reporter
             return Artifact(target, manifest)
         if before is not None and not force:
             raise InputError(f"{target} holds another artifact.", "Replace it with --force, or name another place.")
+        making.check_no_checkpoints(target, force, "--run or --to")
         work, _ = open_partial(target, manifest.fingerprint)
         try:
             _unpack(folder, manifest, work)
@@ -73,10 +78,9 @@ def _target(manifest: Manifest, to: Path | None, run: str | None, home: Path) ->
     if (to is None) == (run is None):
         raise UsageError("Where the model goes is not said.", "Give --run NAME or --to FOLDER, one of them.")
     if to is not None:
-        return to
+        return place_of_folder(to, "--to")
     assert run is not None
-    if not run or Path(run).name != run or run.startswith("."):
-        raise UsageError(f"{run!r} cannot name a run.", "Use letters, digits, '.', '_' and '-': --run NAME.")
+    check_run_name(run)
     return home / "models" / run / f"{manifest.slot}-{manifest.identity['direction']}"
 
 

@@ -89,9 +89,11 @@ def unpack(model: SavedModel, folder: Path, direction: str) -> tuple[Path, Path]
     """Paths of weights and vocabulary; out of an archive they are streamed into `folder`, under names of our own.
 
     Raises InputError for an archive that is damaged, too large, holds names that lead outside or links, or does not
-    hold exactly one .pth and one .pkl; and for weights that are named after the other direction.
+    hold exactly one .pth and one .pkl; UsageError for weights that are named after the other direction.
     """
     if len(model.paths) == 2:
+        for path in model.paths:
+            require_direction(path.name, direction, path.parent)
         return model.paths[0], model.paths[1]
     archive = model.paths[0]
     taken: dict[str, str] = {}
@@ -105,7 +107,7 @@ def unpack(model: SavedModel, folder: Path, direction: str) -> tuple[Path, Path]
             with (folder / f"model{suffix}").open("wb") as stream:
                 shutil.copyfileobj(content, stream, 2**20)
             taken[suffix] = member
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
         raise InputError(f"{archive} is truncated or no .tgz archive: {str(error).rstrip('.')}.", _MEND) from error
     weights, _ = _pair(list(taken.values()), archive)
     require_direction(Path(weights).name, direction, archive)

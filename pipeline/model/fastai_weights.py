@@ -7,9 +7,11 @@ dropout (`0.rnns.i.module.weight_hh_l0` is what dropout left of it, or the weigh
 """
 
 import contextlib
+import lzma
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +126,11 @@ def _check_container(path: Path, size: int) -> None:
             if sum(member.file_size for member in archive.infolist()) > size:
                 raise InputError(f"{path} unpacks to more than its size; a file saved by torch does not.", _MEND)
             changed = archive.testzip()  # torch does not compare the checksums
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, EOFError, NotImplementedError, RuntimeError, OSError
+    ) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk; that of bzip2 has no number
         raise InputError(f"{path} is truncated or damaged: {error}.", "Fetch or save it again.") from error
     if changed is not None:
         raise InputError(f"{path} is damaged: {changed!r} has not its checksum.", "Fetch or save it again.")

@@ -96,7 +96,8 @@ class _ListMachine:
             raise self._refusal("something else")
         found: list[str] = self._stack[0]
         try:
-            "\n".join(found).encode()
+            for string in set(found):  # which may be a few large ones, listed a million times
+                string.encode()
         except UnicodeEncodeError as error:
             raise self._refusal(f"text that is no Unicode ({error.reason})") from error
         return found

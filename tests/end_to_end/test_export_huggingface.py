@@ -18,6 +18,7 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
 from pipeline.artifact import Manifest, hash_file, read_manifest
+from pipeline.attempt import open_partial
 from pipeline.inference.bundle import load_classifier_bundle
 from pipeline.report.figures import FORMS
 from pipeline.settings import RunSettings
@@ -148,6 +149,26 @@ def test_the_way_back_gives_the_same_artifact_and_predictions(exported: Path, fi
     assert not list(to.parent.glob(".*.partial"))
 
 
+def test_an_unfinished_training_in_the_place_is_kept(copy: Path, tmp_path: Path) -> None:
+    work, _ = open_partial(tmp_path / "to", "0" * 64)
+    checkpoint = work / "resume/checkpoints/checkpoint-00000500"
+    checkpoint.mkdir(parents=True)
+    assert "to has an unfinished training with 1 checkpoints. Discard it with --force" in restore(
+        copy, tmp_path / "to", 3
+    )
+    assert checkpoint.exists()
+    restore(copy, tmp_path / "to", 0, "--force")
+    assert not checkpoint.exists()
+
+
+def test_the_exported_folder_is_no_place_for_the_artifact(copy: Path) -> None:
+    (copy / "notes.txt").write_text("mine")
+    before = files_in(copy)
+    for more in ((), ("--force",)):
+        assert "is the exported folder itself. Choose another --to." in restore(copy, copy, 2, *more)
+    assert files_in(copy) == before
+
+
 def test_a_language_model_goes_the_same_way(finished: Path, tmp_path: Path) -> None:
     sealed = finished / "models/smoke/lm-fwd"
     call(
@@ -166,6 +187,8 @@ def test_a_language_model_goes_the_same_way(finished: Path, tmp_path: Path) -> N
 def test_a_classifier_without_its_evaluation_says_so(finished: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone/classifier-fwd"
     shutil.copytree(finished / "models/smoke/classifier-fwd", alone)
+    (tmp_path / "alone/evaluation").mkdir()
+    (tmp_path / "alone/evaluation/notes.txt").write_text("the user's own")
     call("export", "--to", "huggingface", "--classifier", str(alone), "--output", str(tmp_path / "a"))
     card = ModelCard.load(tmp_path / "a/README.md")
     assert card.data.eval_results is None
@@ -177,6 +200,14 @@ def test_a_classifier_without_its_evaluation_says_so(finished: Path, tmp_path: P
         "--evaluation", named,
     )
     assert ModelCard.load(tmp_path / "b/README.md").data.eval_results is not None
+
+
+def test_the_evaluation_beside_is_found_from_within(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished / "models/smoke/classifier-fwd")
+    call("export", "--to", "huggingface", "--classifier", ".", "--output", str(tmp_path / "a"))
+    assert ModelCard.load(tmp_path / "a/README.md").data.eval_results is not None
 
 
 def test_results_of_the_published_protocol_are_called_so(finished: Path, tmp_path: Path) -> None:
@@ -274,9 +305,11 @@ def test_what_cannot_be_asked_for(exported: Path, finished: Path, tmp_path: Path
         (("--to", "onnx", "--lm", "a"), "--lm is for fastai and huggingface, not for onnx."),
         (("--to", "onnx", "--license", "mit"), "--license is for huggingface, not for onnx."),
         (("--to", "huggingface", "--lm", "a", "--classifier", "b"), "--classifier and --lm both say which model."),
+        (("--to", "huggingface", "--classifier", str(tmp_path / "lm"), "--output", str(tmp_path / "lm")),
+         "is the model itself. Name another folder."),
         (("--to", "huggingface"), "Give --classifier FOLDER or --run NAME, one of them."),
     ):
-        assert message in call("export", *args, "--output", str(tmp_path / "out"), exit_code=2).output
+        assert message in call("export", "--output", str(tmp_path / "out"), *args, exit_code=2).output
     wrong = call(
         "export", "--to", "huggingface", "--run", "smoke", "--home", str(finished), "--output", str(tmp_path / "out"),
         "--evaluation", str(_foreign_evaluation(finished, tmp_path)), exit_code=3,

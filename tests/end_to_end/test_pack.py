@@ -10,6 +10,7 @@ from command_line import call, manifest, write_reviews
 
 from pipeline import pretrained
 from pipeline.artifact import open_artifact
+from pipeline.attempt import open_partial
 from pipeline.inference.bundle import load_classifier_bundle
 from pipeline.report.chain import chain_to
 from pipeline.settings import RunSettings
@@ -124,6 +125,42 @@ def test_the_same_again_changes_nothing_and_other_storage_needs_force(home: Path
     assert "holds ids. Name a sealed model or evaluation" in said
     said = call("pack", str(home / "models/smoke/lm-fwd"), "--output", str(home / "models/smoke"), exit_code=2).stderr
     assert "is the model itself. Choose another --output." in said
+
+
+def test_a_card_that_was_edited_is_kept(home: Path, tmp_path: Path) -> None:
+    packing = ("pack", str(home / "models/smoke/lm-fwd"), "--output", str(tmp_path), "--card")
+    call(*packing)
+    card = tmp_path / "README.md"
+    card.write_text(card.read_text(encoding="utf-8") + "\nBy hand.\n", encoding="utf-8")
+    assert "README.md is there already and holds something else. Replace it with --force." in call(
+        *packing, exit_code=3
+    ).stderr
+    assert "By hand." in card.read_text(encoding="utf-8")
+    call(*packing, "--force")
+    assert "By hand." not in card.read_text(encoding="utf-8")
+    call(*packing)
+
+
+def test_an_evaluation_of_the_model_before_it_was_packed_is_not_that_of_the_packed(home: Path, tmp_path: Path) -> None:
+    models = [str(home / "models/smoke" / name) for name in ("classifier-fwd", "evaluation")]
+    assert manifest(Path(models[1]))["inputs"]["classifier"]["fingerprint"] == manifest(Path(models[0]))["fingerprint"]
+    said = call("pack", *models, "--output", str(tmp_path), "--card", exit_code=3).stderr
+    assert "none of those packed. Score a packed one" in said
+    assert f"--set inputs.classifier={tmp_path}/classifier-fwd" in said
+
+
+def test_names_and_places_of_packed_models(home: Path, tmp_path: Path) -> None:
+    lm = home / "models/smoke/lm-fwd"
+    shutil.copytree(lm, tmp_path / "other/lm-fwd")
+    said = call("pack", str(lm), str(tmp_path / "other/lm-fwd"), "--output", str(tmp_path / "out"), exit_code=2).stderr
+    assert "2 of the models are called lm-fwd, and would be packed into one place" in said
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "lm-bwd").symlink_to(lm)
+    call("pack", str(tmp_path / "lm-bwd"), "--output", str(tmp_path / "out"))
+    assert (tmp_path / "out/lm-bwd").is_dir()
+    (open_partial(tmp_path / "out/lm-fwd", "0" * 64)[0] / "resume/checkpoints/checkpoint-00000500").mkdir(parents=True)
+    said = call("pack", str(lm), "--output", str(tmp_path / "out"), exit_code=3).stderr
+    assert "has an unfinished training with 1 checkpoints. Discard it with --force, or choose another --output." in said
 
 
 def test_packed_models_are_evaluated_and_fine_tuned_like_others(home: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import tarfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -353,6 +354,12 @@ def test_the_direction_is_never_guessed_against_a_name(
     named = archive_of(tmp_path / "my-bwd.tgz", files)
     with pytest.raises(UsageError, match=r"by its name my-bwd\.tgz reads bwd"):
         bring(named, direction="fwd")
+    folder = tmp_path / "my-fwd"
+    folder.mkdir()
+    (folder / "lstm_bwd.pth").write_bytes((saved / "full.pth").read_bytes())
+    (folder / "itos.pkl").write_bytes((saved / "itos.pkl").read_bytes())
+    with pytest.raises(UsageError, match=r"my-fwd: by its name lstm_bwd\.pth reads bwd"):
+        bring(folder, direction=None)
     with pytest.raises(UsageError, match=r"There is no direction 'up'"):
         direction_of(ImportRequest(str(named), direction="up"))
     assert [direction_in(name) for name in ("lstm_fwd.pth", "wt103-bwd.tgz", "backward.pth", "a_fwd_bwd", "rebwd")] == [
@@ -386,8 +393,17 @@ def test_where_a_model_goes(tmp_path: Path) -> None:
         target_folder(own, None, None, tmp_path)
     with pytest.raises(UsageError, match=r"--to and --run both say where the model goes\."):
         target_folder(own, tmp_path, "mine", tmp_path)
-    with pytest.raises(UsageError, match=r"'\.\./x' cannot name a run\."):
-        target_folder(own, None, "../x", tmp_path)
+    for name in ("../x", ""):
+        with pytest.raises(UsageError, match=rf"'{re.escape(name)}' cannot name a run\."):
+            target_folder(own, None, name, tmp_path)
+    assert target_folder(own, Path(), None, tmp_path) == Path.cwd()
+    with pytest.raises(UsageError, match=r"--to / is the root of all folders\."):
+        target_folder(own, Path("/"), None, tmp_path)
+
+
+def test_a_language_that_spacy_has_not_is_refused(saved: Path, bring: Callable[..., Artifact]) -> None:
+    with pytest.raises(UsageError, match=r"spaCy has no tokenizer for the language 'klingon'\. Give a code"):
+        bring(saved / "full.pth", saved / "itos.pkl", language="klingon")
 
 
 def test_the_same_again_changes_nothing(

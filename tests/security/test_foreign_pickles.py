@@ -10,6 +10,7 @@ import struct
 import tarfile
 import tempfile
 import traceback
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,17 @@ def test_a_billion_entries_are_refused(tmp_path: Path, monkeypatch: pytest.Monke
         read(b"]" * 2000 + b".")
 
 
+def test_a_long_string_listed_often_takes_no_memory() -> None:
+    text = "x" * 1_000_000
+    data = b"](X" + struct.pack("<I", len(text)) + text.encode() + b"q\x01" + b"h\x01" * 500 + b"e."
+    tracemalloc.start()
+    try:
+        assert read(data) == [text] * 501
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(text)
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("value", "named"),
     [(L(VOCABULARY), r"fastcore\.foundation\.L"), (np.array(VOCABULARY), r"numpy\."), ({"a": 1}, r"EMPTY_DICT")],
@@ -344,6 +356,16 @@ def test_no_flipped_byte_of_a_tensor_is_read(pair: tuple[Path, Path]) -> None:
         read_anyway += 1  # the byte belongs to the zip archive's padding or dates
         assert {n: t.tolist() for n, t in found.items()} == {n: t.tolist() for n, t in good.items()}
     assert read_anyway < 150
+
+
+def test_a_packing_that_the_archive_does_not_have_is_refused(
+    pair: tuple[Path, Path], refused: Callable[..., None]
+) -> None:
+    whole = pair[0].read_bytes()
+    entry = whole.index(b"PK\x01\x02")
+    for method in (8, 12, 14):  # deflate, bzip2, LZMA, of bytes that are stored as they are
+        pair[0].write_bytes(whole[: entry + 10] + bytes([method]) + whole[entry + 11 :])
+        refused(r"w\.pth is (truncated or )?damaged", *pair)
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -482,6 +504,20 @@ def test_damaged_archives(pair: tuple[Path, Path], tmp_path: Path, refused: Call
     refused(r"a\.tgz is truncated or no \.tgz archive: CRC check failed", archive)
     archive.write_bytes(b"no archive")
     refused(r"a\.tgz is truncated or no \.tgz archive: Not a gzipped file", archive)
+
+
+@pytest.mark.parametrize("headers", [
+    {"GNU.sparse.map": "a,b"}, {"GNU.sparse.size": "x"}, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+])
+def test_archives_with_headers_that_are_no_numbers(
+    pair: tuple[Path, Path], tmp_path: Path, refused: Callable[..., None], headers: dict[str, str]
+) -> None:
+    archive = tmp_path / "a.tgz"
+    with tarfile.open(archive, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("m/w.pth")
+        member.pax_headers, member.size = headers, 3
+        tar.addfile(member, io.BytesIO(b"abc"))
+    refused(r"a\.tgz (is truncated or no \.tgz archive|holds 'm/w\.pth', which is no regular file)", archive)
 
 
 def test_hostile_files_inside_an_archive(
