@@ -29,10 +29,11 @@ def in_turn(path: Path, poll: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(target: Path) -> Iterator[None]:
+def locked(target: Path, *, passing: bool = False) -> Iterator[None]:
     """Hold the only right to write `target`; LockedError names host, pid and job of who holds it.
 
-    The lock is the kernel's, so it ends with its process however that ends: a killed job leaves none behind.
+    The lock is the kernel's, so it ends with its process however that ends: a killed job leaves none behind. Its file
+    stays beside `target`, unless it is `passing`.
     """
     from filelock import FileLock, Timeout
 
@@ -46,6 +47,8 @@ def locked(target: Path) -> Iterator[None]:
                 yield
             finally:
                 owner_path.unlink(missing_ok=True)
+                if passing:  # while it is held: a moment later the file may be the lock of another
+                    lock_path.unlink(missing_ok=True)
     except Timeout:
         try:
             holder = json.loads(owner_path.read_text(encoding="utf-8"))
