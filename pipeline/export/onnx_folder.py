@@ -66,9 +66,9 @@ def export_onnx(classifier: Artifact, request: OnnxRequest, reporter: Reporter) 
         if request.int8:
             models["int8"] = work / FILES["int8"]
             _quantize(models["float32"], models["int8"])
-        for name in _BESIDE:
-            shutil.copyfile(classifier.file(name), work / name)
-        shutil.copytree(classifier.path / "tokenizer", work / "tokenizer")
+        for name in (*_BESIDE, *(name for name in classifier.manifest.files if name.startswith("tokenizer/"))):
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(classifier.file(name), work / name)  # not its mode: a model may be read-only
         weights = [classifier.file(f"{part}.safetensors") for part in ("encoder", "head")]
         parity = compare(bundle, weights, models, sample, reporter)
         parity["classifier"] = classifier.manifest.fingerprint

@@ -124,6 +124,22 @@ def test_the_python_in_the_readme_runs_without_torch(tmp_path: Path) -> None:
     assert "model-int8.onnx" not in readme
 
 
+def test_a_read_only_model_gives_a_folder_like_any_other(tmp_path: Path) -> None:
+    folder = seal_classifier(tmp_path / "classifier")
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        export(folder, tmp_path / "out")
+    finally:
+        for path in paths:
+            path.chmod(0o755)
+    made = list((tmp_path / "out").rglob("*"))
+    # root may write anywhere, so that the modes tell where an export of others would fail.
+    assert [path.name for path in made if not path.stat().st_mode & 0o200] == []
+    assert "tokenizer.json" in [path.name for path in made]
+
+
 def test_texts_of_a_file_are_compared(tmp_path: Path) -> None:
     folder = seal_classifier(tmp_path / "classifier")
     (tmp_path / "texts.txt").write_text("a warm film\ndull\n\nthe story\n", encoding="utf-8")
