@@ -1,13 +1,18 @@
 """The command `push`: an exported folder to the Hugging Face Hub, by huggingface_hub's own client."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+from pipeline import __version__, machine
+from pipeline.artifact import Artifact
 from pipeline.errors import InputError, UsageError
-from pipeline.export.huggingface import CONFIG, MODEL, README
+from pipeline.export import restoring
+from pipeline.export.huggingface import CONFIG, MODEL, README, config
 from pipeline.progress import Reporter
 
 COMMAND = "push"
@@ -17,7 +22,7 @@ def push(folder: Path, repo: str, reporter: Reporter, *, private: bool = False) 
     """Upload `folder` to the model repository `repo`, which is made if it is not there; the address of the commit.
 
     `private` holds for a repository that is made. Raises UsageError for a missing token, offline mode or an impossible
-    name, InputError for a folder that is no export and for whatever the Hub refuses.
+    name, InputError for a folder that is no export or was changed since, and for whatever the Hub refuses.
     """
     missing = [name for name in (MODEL, CONFIG, README) if not (folder / name).is_file()]
     if missing:
@@ -32,6 +37,7 @@ def push(folder: Path, repo: str, reporter: Reporter, *, private: bool = False) 
             "There is no token for the Hugging Face Hub.",
             "Set HF_TOKEN to one that may write (https://huggingface.co/settings/tokens), or log in: hf auth login",
         )
+    _check_unchanged(folder)
     api = HfApi()
     try:
         made = api.create_repo(repo, private=private or None, exist_ok=True)
@@ -54,6 +60,28 @@ def push(folder: Path, repo: str, reporter: Reporter, *, private: bool = False) 
         ) from error
     reporter.line(f"{COMMAND}: {folder} uploaded to {commit.commit_url}")
     return commit.commit_url
+
+
+def _check_unchanged(folder: Path) -> None:
+    """InputError if `folder` is not what was exported; its README.md is the user's to write on."""
+    try:
+        with machine.limits_told(COMMAND):
+            manifest = restoring.check(folder)
+        expected = config(Artifact(folder, manifest))
+        if not _says(folder / CONFIG, expected):
+            raise InputError(f"{folder / CONFIG} is not what was exported.")
+    except InputError as error:
+        again = "python -m pipeline export --to huggingface --run RUN --output ANOTHER_FOLDER"
+        raise InputError(error.what, f"Export it again: {again}") from error
+
+
+def _says(path: Path, expected: dict[str, Any]) -> bool:
+    """True if a configuration is the expected one, whichever version wrote it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found | {"library_version": __version__} == expected
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ manifest from elsewhere is not trusted: a name cannot lead out of the folder, an
 """
 
 import shutil
+import tempfile
 from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError
@@ -56,6 +57,14 @@ def restore(folder: Path, to: Path | None, run: str | None, home: Path, reporter
             raise
     reporter.line(f"{COMMAND}: {manifest.slot} {manifest.fingerprint[:12]} restored ({target})")
     return sealed
+
+
+def check(folder: Path) -> Manifest:
+    """The manifest of `folder`; InputError if the model in it is not, byte for byte, the one that was exported."""
+    manifest = _manifest(folder)
+    with tempfile.TemporaryDirectory() as work:
+        _unpack(folder, manifest, Path(work))
+    return manifest
 
 
 def _manifest(folder: Path) -> Manifest:

@@ -1,19 +1,15 @@
 """Folders for the Hugging Face Hub: the card tells what the manifests tell, the way back gives the same artifact."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from command_line import ROOT, call, manifest
-from hub_server import Hub
+from command_line import call, manifest
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file, save_file
 
@@ -325,55 +321,3 @@ def _foreign_evaluation(finished: Path, tmp_path: Path) -> Path:
     other = record.inputs["classifier"].model_copy(update={"fingerprint": "f" * 64})
     _reseal(folder, record.model_copy(update={"inputs": {**record.inputs, "classifier": other}}))
     return folder
-
-
-# --- push ---------------------------------------------------------------------------------------
-
-
-def push(folder: Path, tmp_path: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own: the library reads its environment while it is imported."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    mine = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, "-m", "pipeline", "push", "--folder", str(folder), "--repo", "me/film", *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=kept | mine, timeout=120)
-
-
-def test_a_pushed_folder_arrives_whole(exported: Path, tmp_path: Path) -> None:
-    with Hub("secret") as hub:
-        done = push(exported, tmp_path, "--private", HF_ENDPOINT=hub.url, HF_TOKEN="secret")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{hub.url}/me/film/commit/1\n"
-    assert [(one["organization"], one["name"], one["visibility"]) for one in hub.made] == [("me", "film", "private")]
-    assert hub.files == files_in(exported)
-    assert "secret" not in done.stdout + done.stderr
-
-
-def test_what_the_hub_refuses_is_a_sentence(exported: Path, tmp_path: Path) -> None:
-    with Hub("secret") as hub:
-        wrong = push(exported, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="wrong")
-        hub.refuse["/api/repos/create"] = 403
-        forbidden = push(exported, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="secret")
-    gone = push(exported, tmp_path, HF_ENDPOINT=hub.url, HF_TOKEN="secret")
-    for done, message in (
-        (wrong, "Use a token that may write to this owner's repositories"),
-        (forbidden, "Use a token that may write to this owner's repositories"),
-        (gone, "cannot be reached"),
-    ):
-        assert done.returncode == 3, done.stderr
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
-    assert hub.files == {}
-
-
-def test_what_push_needs(exported: Path, tmp_path: Path) -> None:
-    nowhere = "http://127.0.0.1:9"
-    (tmp_path / "empty").mkdir()
-    for done, code, message in (
-        (push(exported, tmp_path, HF_ENDPOINT=nowhere), 2, "There is no token for the Hugging Face Hub. Set HF_TOKEN"),
-        (push(exported, tmp_path, HF_ENDPOINT=nowhere, HF_TOKEN="t", HF_HUB_OFFLINE="1"), 2, "HF_HUB_OFFLINE forbids"),
-        (push(tmp_path / "empty", tmp_path), 3, "has no model.safetensors. Make the folder first: python -m pipeline"),
-        (push(exported, tmp_path, "--repo", "a/b/c", HF_ENDPOINT=nowhere, HF_TOKEN="t"), 2, "cannot name a repository"),
-    ):
-        assert done.returncode == code, done.stderr
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
