@@ -1,6 +1,7 @@
 """The command `push`: an exported folder to the Hugging Face Hub, by huggingface_hub's own client."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ from pipeline.export.huggingface import CONFIG, MODEL, README, config
 from pipeline.progress import Reporter
 
 COMMAND = "push"
+_TOKEN = "Set HF_TOKEN to one that may write (https://huggingface.co/settings/tokens), or log in: hf auth login"
+_MENDS = {
+    402: "Make room for it in the owner's account, or push to another --repo.",
+    404: "Correct --repo OWNER/NAME.",
+    413: "Export a smaller model: python -m pipeline pack MODEL --storage bf16 --output FOLDER",
+}
+"""By status of the answer."""
 
 
 def push(folder: Path, repo: str, reporter: Reporter, *, private: bool = False) -> str:
@@ -32,11 +40,11 @@ def push(folder: Path, repo: str, reporter: Reporter, *, private: bool = False) 
         )
     if constants.is_offline_mode():
         raise UsageError("HF_HUB_OFFLINE forbids the network.", "Unset it, on a machine that has one.")
-    if get_token() is None:
-        raise UsageError(
-            "There is no token for the Hugging Face Hub.",
-            "Set HF_TOKEN to one that may write (https://huggingface.co/settings/tokens), or log in: hf auth login",
-        )
+    token = get_token()
+    if token is None:
+        raise UsageError("There is no token for the Hugging Face Hub.", _TOKEN)
+    if not re.fullmatch("[!-~]+", token):  # the client's own complaint shows the token
+        raise UsageError("The token for the Hugging Face Hub has a character that no token has.", _TOKEN)
     _check_unchanged(folder)
     api = HfApi()
     try:
@@ -48,16 +56,8 @@ def push(folder: Path, repo: str, reporter: Reporter, *, private: bool = False) 
         raise UsageError(f"{repo!r} cannot name a repository: {error}", "Give --repo OWNER/NAME.") from error
     except OfflineModeIsEnabled as error:
         raise UsageError("HF_HUB_OFFLINE forbids the network.", "Unset it, on a machine that has one.") from error
-    except HfHubHTTPError as error:
-        raise InputError(f"{constants.ENDPOINT} refused {repo}: {_first_line(error)}", _mend(error)) from error
-    except (httpx2.HTTPError, OSError) as error:
-        raise InputError(
-            f"{constants.ENDPOINT} cannot be reached: {_first_line(error)}.", "Push from a machine with network."
-        ) from error
-    except (ValueError, RuntimeError) as error:  # metadata that the Hub does not know; an upload that broke off
-        raise InputError(
-            f"{folder} could not be uploaded: {_first_line(error)}", "Correct its README.md, or try again."
-        ) from error
+    except (httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
+        raise _refusal(error, folder, repo) from error
     reporter.line(f"{COMMAND}: {folder} uploaded to {commit.commit_url}")
     return commit.commit_url
 
@@ -84,12 +84,34 @@ def _says(path: Path, expected: dict[str, Any]) -> bool:
     return isinstance(found, dict) and found | {"library_version": __version__} == expected
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _refusal(error: Exception, folder: Path, repo: str) -> InputError:
+    """What an upload broke off with, and what to do about it."""
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # of one file: says which, not why
+        return _refusal(error.__cause__, folder, repo)
+    if isinstance(error, HfHubHTTPError):
+        said = _first_lines(error.server_message or str(error))
+        return InputError(f"{constants.ENDPOINT} refused {repo}: {said}", _mend(error.response.status_code))
+    if isinstance(error, json.JSONDecodeError):
+        return InputError(
+            f"{constants.ENDPOINT} did not answer as the Hub does.", "Log in to this network, or correct HF_ENDPOINT."
+        )
+    said = _first_lines(str(error) or type(error).__name__)
+    if isinstance(error, httpx2.HTTPError | OSError):
+        return InputError(f"{constants.ENDPOINT} cannot be reached: {said}", "Push from a machine with network.")
+    # Metadata that the Hub does not know, for one.
+    return InputError(f"{folder} could not be uploaded: {said}", "Correct its README.md, or try again.")
 
 
-def _mend(error: HfHubHTTPError) -> str:
-    status = error.response.status_code
+def _first_lines(text: str) -> str:
+    """As much of a message as is read: what it is about, and the first thing that is wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = " ".join(lines[:2])
+    return said if said.endswith(".") else f"{said}."
+
+
+def _mend(status: int) -> str:
     if status in (401, 403):
         return "Use a token that may write to this owner's repositories: HF_TOKEN, or hf auth login."
-    return "Try again later." if status >= 500 else "Correct --repo OWNER/NAME."
+    if status in (409, 429) or status >= 500:
+        return "Try again later."
+    return _MENDS.get(status, "Correct what it names.")

@@ -17,6 +17,8 @@ class Hub(http.server.ThreadingHTTPServer):
         self.token = token
         self.refuse: dict[str, int] = {}
         """Status to answer requests with whose path ends so."""
+        self.instead: dict[str, tuple[int, str]] = {}
+        """Or status and body, JSON or the page of another server."""
         self.made: list[dict[str, Any]] = []
         """What was asked of each new repository."""
         self.blobs: dict[str, bytes] = {}
@@ -78,19 +80,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _send(self, status: int, answer: dict[str, Any]) -> None:
-        content = json.dumps(answer).encode()
+    def _send(self, status: int, answer: dict[str, Any] | str) -> None:
+        content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/html" if content.startswith(b"<") else "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
     def do_POST(self) -> None:
         body, path = self._body(), self.path.partition("?")[0]
+        instead = next((answer for end, answer in self.server.instead.items() if path.endswith(end)), None)
         refused = next((status for end, status in self.server.refuse.items() if path.endswith(end)), None)
         if self.headers.get("Authorization") != f"Bearer {self.server.token}":
             self._send(401, {"error": "Invalid credentials in Authorization header"})
+        elif instead is not None:
+            self._send(*instead)
         elif refused is not None:
             self._send(refused, {"error": f"refused with {refused}"})
         else:
@@ -102,6 +107,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         content, oid = self._body(), self.path.rsplit("/", 1)[-1]
         assert hashlib.sha256(content).hexdigest() == oid
+        if "/blob/" in self.server.instead:
+            self._send(*self.server.instead["/blob/"])
+            return
         self.server.blobs[oid] = content
         self._send(200, {})
 

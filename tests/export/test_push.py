@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_classifiers import seal_classifier
 
 from pipeline.artifact import open_artifact
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UsageError
 from pipeline.export import pushing
 from pipeline.export.card import CardRequest
 from pipeline.export.huggingface import export_huggingface
@@ -136,6 +136,48 @@ def test_only_what_was_exported_is_pushed(hub: Hub, copy: Path, tmp_path: Path) 
             pushing.push(copy, "me/film", Reporter(io.StringIO()))
         assert message in caught.value.what
         assert caught.value.mend.startswith("Export it again: python -m pipeline export --to huggingface --run RUN ")
+    assert hub.made == []
+
+
+QUOTA = json.dumps({"error": "You have exceeded your private storage"})
+KEYS = json.dumps({"errors": [{"message": '"license" must be one of [apache-2.0, mit]'}], "warnings": []})
+LATER = "Try again later."
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "told"),
+    [
+        ("/create", (400, '{"error": "It is reserved"}'), ("refused me/film: It is reserved.", "Correct what it n")),
+        ("/create", (402, QUOTA), ("refused me/film: You have exceeded your private storage.", "Make room for it in ")),
+        ("/create", (404, '{"error": "No such owner"}'), ("refused me/film: No such owner.", "Correct --repo OWNER/N")),
+        ("/create", (413, '{"error": "Too large"}'), ("refused me/film: Too large.", "Export a smaller model: python")),
+        ("/create", (429, '{"error": "Slow down"}'), ("refused me/film: Slow down.", LATER)),
+        ("/create", (502, "<html>"), ("refused me/film: Server error '502 Bad Gateway' for url", LATER)),
+        ("/commit/main", (409, '{"error": "It was changed"}'), ("refused me/film: It was changed.", LATER)),
+        ("/create", (200, "<html>Log in</html>"), ("did not answer as the Hub does.", "Log in to this network, or")),
+        ("/validate-yaml", (400, KEYS), ('"license" must be one of [apache-2.0, mit].', "Correct its README.md")),
+        ("/blob/", (403, QUOTA), ("refused me/film: You have exceeded your private storage.", "Use a token that may")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, for httpx2
+def test_the_reason_of_the_hub_is_told(
+    hub: Hub, exported: Path, path: str, answer: tuple[int, str], told: tuple[str, str]
+) -> None:
+    hub.instead[path] = answer
+    with pytest.raises(InputError) as caught:
+        pushing.push(exported, "me/film", Reporter(io.StringIO()))
+    assert told[0] in caught.value.what
+    assert caught.value.mend.startswith(told[1])
+
+
+@pytest.mark.parametrize("token", ["sécret", "secret secret", "secret\x7f"])
+def test_a_token_that_cannot_be_one_is_told_and_not_shown(
+    hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(UsageError, match=r"The token .* has a character that no token has\. Set HF_TOKEN") as caught:
+        pushing.push(exported, "me/film", Reporter(io.StringIO()))
+    assert token not in str(caught.value)
     assert hub.made == []
 
 
