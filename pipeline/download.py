@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from pipeline import stopping
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UsageError
 from pipeline.lock import in_turn
 from pipeline.progress import Reporter
 from pipeline.published import PublishedFile
@@ -30,7 +30,8 @@ def fetch(
     """Path and address of the first of `homes` that lies in `folder` or, unless `offline`, can be downloaded into it.
 
     An interrupted download goes on from its .part file, also in a later run. Raises InputError with what to do where
-    there is no network, or if what came is not what was published; Stopped if that was asked for.
+    there is no network, or if what came is not what was published; UsageError if the shell's proxy or certificate
+    settings cannot be used; Stopped if that was asked for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with turn_in(folder):
@@ -67,6 +68,17 @@ def missing_offline(target: Path, what: str) -> InputError:
     )
 
 
+def unusable_settings(error: Exception) -> UsageError:
+    """The error for a network client that could not be built, for it reads the proxies and certificates of the shell.
+
+    Besides InvalidURL of its package that is ImportError (no package for SOCKS), ValueError or OSError.
+    """
+    return UsageError(
+        f"The proxy or certificate settings of this shell cannot be used: {str(error).removesuffix('.')}.",
+        "Correct ALL_PROXY, HTTPS_PROXY or SSL_CERT_FILE.",
+    )
+
+
 def _download(home: PublishedFile, target: Path, reporter: Reporter) -> Path:
     part = target.with_name(target.name + ".part")
     failures = 0
@@ -93,13 +105,18 @@ def _download(home: PublishedFile, target: Path, reporter: Reporter) -> Path:
 
 
 def _transfer(url: str, part: Path, reporter: Reporter) -> None:
-    """One try to bring the rest of `url` into `part`; raises httpx.HTTPError if it ends too early.
+    """One try to bring the rest of `url` into `part`; raises httpx.HTTPError if it ends too early, UsageError if no
+    client can be built.
 
     Stopped leaves the part for the next run, as every other end does.
     """
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_S) as response:
+    try:
+        client = httpx.Client(follow_redirects=True, timeout=TIMEOUT_S)
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        raise unusable_settings(error) from error
+    with client, client.stream("GET", url, headers=headers) as response:
         if have and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # the part is complete already, or too long: the checksum tells
         response.raise_for_status()

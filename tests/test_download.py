@@ -17,7 +17,7 @@ from pipeline import download, stopping
 from pipeline.cli import app
 from pipeline.corpus import source, wheel
 from pipeline.corpus.source import IMDB_HOMES
-from pipeline.errors import ExitCode, InputError, Stopped
+from pipeline.errors import ExitCode, InputError, Stopped, UsageError
 from pipeline.progress import Reporter
 from pipeline.published import PublishedFile, SizeAndStart, WholeSum
 
@@ -143,6 +143,25 @@ def test_no_network(tmp_path: Path, said: io.StringIO, monkeypatch: pytest.Monke
                                          r"here and give --source PATH"):
         fetch(file, tmp_path, said)
     assert said.getvalue().count("trying again") == download.ATTEMPTS - 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("ALL_PROXY=socks5://127.0.0.1:9", "Using SOCKS proxy"),
+        ("all_proxy=socks://127.0.0.1:9", "Unknown scheme for proxy URL"),
+        ("HTTPS_PROXY=http://proxy:port", "Invalid port: 'port'"),
+        ("SSL_CERT_FILE=/nonexistent", "No such file or directory"),
+    ],
+)
+def test_settings_of_the_shell_that_no_client_can_use(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, said: str
+) -> None:
+    monkeypatch.setenv(*setting.split("="))
+    with pytest.raises(UsageError, match=rf"^The proxy or certificate settings of this shell cannot be used: .*{said}.*"
+                                         r"(?<!\.)\. Correct ALL_PROXY, HTTPS_PROXY or SSL_CERT_FILE\.$"):
+        fetch(server.file(NAME), tmp_path)
+    assert server.asked == []
 
 
 def test_the_sum_of_the_whole_file(server: Server, tmp_path: Path) -> None:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
 from pipeline import __version__
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.errors import InputError
+from pipeline.export.hub import EvalResult, ModelCard, ModelCardData
 from pipeline.plain_templates import rendered
 from pipeline.protocol import protocol_of, what_was_read
 from pipeline.report import evaluation_page, lineage

@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from pipeline import __version__, machine
 from pipeline.artifact import Artifact
+from pipeline.download import unusable_settings
 from pipeline.errors import InputError, UsageError
 from pipeline.export import restoring
+from pipeline.export.hub import (
+    HfApi,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    constants,
+    get_session,
+    get_token,
+)
 from pipeline.export.huggingface import CONFIG, MODEL, README, config
 from pipeline.progress import Reporter
 
@@ -29,8 +37,9 @@ _MENDS = {
 def push(folder: Path, repo: str, reporter: Reporter, *, private: bool = False) -> str:
     """Upload `folder` to the model repository `repo`, which is made if it is not there; the address of the commit.
 
-    `private` holds for a repository that is made. Raises UsageError for a missing token, offline mode or an impossible
-    name, InputError for a folder that is no export or was changed since, and for whatever the Hub refuses.
+    `private` holds for a repository that is made. Raises UsageError for a missing token, offline mode, an impossible
+    name and settings of the shell that no client can use; InputError for a folder that is no export or was changed
+    since, and for whatever the Hub refuses.
     """
     missing = [name for name in (MODEL, CONFIG, README) if not (folder / name).is_file()]
     if missing:
@@ -46,6 +55,10 @@ def push(folder: Path, repo: str, reporter: Reporter, *, private: bool = False) 
     if not re.fullmatch("[!-~]+", token):  # the client's own complaint shows the token
         raise UsageError("The token for the Hugging Face Hub has a character that no token has.", _TOKEN)
     _check_unchanged(folder)
+    try:
+        get_session()  # builds the client that all requests go through
+    except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
+        raise unusable_settings(error) from error
     api = HfApi()
     try:
         made = api.create_repo(repo, private=private or None, exist_ok=True)
@@ -97,7 +110,9 @@ def _refusal(error: Exception, folder: Path, repo: str) -> InputError:
         )
     said = _first_lines(str(error) or type(error).__name__)
     if isinstance(error, httpx2.HTTPError | OSError):
-        return InputError(f"{constants.ENDPOINT} cannot be reached: {said}", "Push from a machine with network.")
+        wrong = isinstance(error, httpx2.UnsupportedProtocol)
+        mend = "Correct HF_ENDPOINT." if wrong else "Push from a machine with network."
+        return InputError(f"{constants.ENDPOINT} cannot be reached: {said}", mend)
     # Metadata that the Hub does not know, for one.
     return InputError(f"{folder} could not be uploaded: {said}", "Correct its README.md, or try again.")
 

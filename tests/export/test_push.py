@@ -50,6 +50,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The Hub that this process pushes to."""
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    close_session()
     with Hub("secret") as running:
         monkeypatch.setattr(constants, "ENDPOINT", running.url)
         yield running
@@ -179,6 +180,30 @@ def test_a_token_that_cannot_be_one_is_told_and_not_shown(
         pushing.push(exported, "me/film", Reporter(io.StringIO()))
     assert token not in str(caught.value)
     assert hub.made == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9"), ("all_proxy", "socks://127.0.0.1:9"),
+        ("HTTPS_PROXY", "http://proxy:port"), ("SSL_CERT_FILE", "/nonexistent"),
+    ],
+)
+def test_settings_of_the_shell_that_no_client_can_use(
+    hub: Hub, exported: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=r"^The proxy or certificate settings of this shell cannot be used: "):
+        pushing.push(exported, "me/film", Reporter(io.StringIO()))
+    assert hub.made == []
+
+
+def test_an_address_of_the_hub_that_is_none(exported: Path, tmp_path: Path) -> None:
+    for address, code, mend in (("http://hub:port", 2, "Correct HF_ENDPOINT, or"), ("hub", 3, "Correct HF_ENDPOINT.")):
+        done = push(exported, tmp_path, HF_ENDPOINT=address, HF_TOKEN="secret")
+        assert done.returncode == code, done.stderr
+        assert mend in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, for httpx2
