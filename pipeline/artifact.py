@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.attempt import RESUME, partial_path
 from pipeline.errors import InputError
-from pipeline.storage import sync
+from pipeline.storage import open_to_others, sync
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -271,6 +271,7 @@ def seal(target: Path, manifest: Manifest) -> Artifact:
         p for p in partial.rglob("*") if p.is_file() and p.relative_to(partial).parts[0] not in (RESUME, MANIFEST)
     )
     for path in paths:
+        open_to_others(path)
         sync(path)
     files = {
         path.relative_to(partial).as_posix(): FileRecord(sha256=hash_file(path), size_bytes=path.stat().st_size)
@@ -279,8 +280,6 @@ def seal(target: Path, manifest: Manifest) -> Artifact:
     manifest = manifest.model_copy(update={"files": files}).sealed()
     (partial / MANIFEST).write_text(manifest.as_written(), encoding="utf-8")
     sync(partial / MANIFEST)
-    for path in paths:  # safetensors makes files that only their owner may read
-        shutil.copymode(partial / MANIFEST, path)
     for folder in {partial, *(p.parent for p in paths)}:
         sync(folder)
     replaced = _replaced_path(target)

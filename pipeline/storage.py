@@ -27,6 +27,13 @@ def place_of_folder(path: Path, option: str) -> Path:
     return place
 
 
+def open_to_others(path: Path) -> None:
+    """Give a file the mode of new files: safetensors makes some that only their owner may read."""
+    mask = os.umask(0o077)  # which can only be read by setting one
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder's list of names to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

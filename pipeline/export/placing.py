@@ -9,7 +9,7 @@ from pipeline import machine
 from pipeline.artifact import hash_file
 from pipeline.errors import InputError, LockedError
 from pipeline.lock import locked
-from pipeline.storage import move_into_place, sync
+from pipeline.storage import move_into_place, open_to_others, sync
 
 COMMAND = "export"
 _WORK = f".{COMMAND}.tmp"
@@ -57,6 +57,7 @@ def _move(work: Path, output: Path, force: bool, alone: bool, last: str) -> None
         _check_alone(output, set(names))
     for name in names:
         (output / name).parent.mkdir(parents=True, exist_ok=True)
+        open_to_others(work / name)
         sync(work / name)
         move_into_place(work / name, output / name)
 

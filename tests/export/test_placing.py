@@ -97,3 +97,14 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"film/mine is there already and no part of this export"):
         write(output)
     assert names(output) == ["mine"]
+
+
+def test_all_files_have_the_usual_mode(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with placed(tmp_path / "film", force=False) as work:
+            (work / "deep").mkdir()
+            (work / "deep/model").touch(0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "film/deep/model").stat().st_mode & 0o777 == 0o640
