@@ -247,7 +247,12 @@ def _replaced_path(target: Path) -> Path:
 
 
 def recover(target: Path) -> None:
-    """Finish or undo a replacement that was cut off midway. Call with the lock held."""
+    """Finish or undo a replacement that was cut off midway. Call with the lock held.
+
+    Raises InputError if `target` is a link to nothing, on which nothing could be sealed.
+    """
+    if target.is_symlink() and not target.exists():
+        raise InputError(f"{target} is a link to {target.readlink()}, which is not there.", f"Remove it: rm {target}")
     replaced = _replaced_path(target)
     if replaced.is_symlink() and target.exists():  # it led to another disk, where the old artifact stays
         replaced.unlink()

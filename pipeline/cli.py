@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline import counterpart, describe, ensembles, followers, parts, reporting, runs, status, stopping
+from pipeline import counterpart, describe, ensembles, followers, parts, refusals, reporting, runs, status, stopping
 from pipeline.benchmark.command import BenchmarkCommand, benchmark
 from pipeline.commands import (
     compare,
@@ -150,12 +150,12 @@ def _make_whole_or_share(
         return
     _refuse("--shard", {"--force": force, "--dry-run": dry_run})
     share, reporter = parts.Share.parse(shard), Reporter()
+    refusals.check_line(plan, (stage,))
     stopping.forget()
     stopping.stop_after(stop_after)
     with stopping.signals_ask(reporter):
         for one_run, wanted in plan.steps((stage,)):
-            runs.check_shared_corpus(plan, one_run, wanted)
-            runs.check_line(plan, one_run, wanted)
+            refusals.check_shared_corpus(plan, one_run, wanted)
             parts.make_share(one_run, stage, share, reporter)
 
 
@@ -214,16 +214,15 @@ def _carry_out(
     if dry_run:
         status.print_dry_run(plan, stages, force, sys.stdout)
         return
-    for one_run, wanted in plan.steps(stages):
-        runs.check_line(plan, one_run, wanted)
+    refusals.check_line(plan, stages)
     # A refused request is not what --run should mean next time, and a free ensemble is no run.
-    if plan.runs and (force or not runs.is_refused(plan, stages)):
+    if plan.runs and refusals.can_begin(plan, stages, force=force):
         runs.remember(plan)
     stopping.forget()
     stopping.stop_after(stop_after)
     with stopping.signals_ask(reporter):
         for one_run, wanted in plan.steps(stages):
-            runs.check_shared_corpus(plan, one_run, wanted)
+            refusals.check_shared_corpus(plan, one_run, wanted)
             run_stages(one_run, wanted, reporter, force)
             slot = wanted[-1].writes
             if plan.runs and slot in counterpart.PAGES:

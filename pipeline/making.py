@@ -58,17 +58,21 @@ def held(target: Path, stage: str, smaller: str = "") -> Iterator[None]:
         yield
 
 
-def manifest_before(target: Path, force: bool) -> Manifest | None:
+def manifest_before(target: Path, force: bool, slot: str | None = None) -> Manifest | None:
     """The manifest of what lies at `target`; InputError if it is damaged, None in that case with `force`.
 
-    Files without a manifest are the user's: not even `force` replaces them.
+    Files without a manifest are the user's, and what is not of the kind `slot` belongs to somebody else: not even
+    `force` replaces them.
     """
     try:
-        return artifacts.read_manifest(target)
+        found = artifacts.read_manifest(target)
     except InputError:
         if not (force and (target / artifacts.MANIFEST).exists()):
             raise
         return None
+    if found is not None and slot not in (None, found.slot):
+        raise InputError(f"{target} holds {found.slot}, not {slot}.", "Choose another place, or move it away.")
+    return found
 
 
 def check_no_checkpoints(target: Path, force: bool, option: str) -> None:

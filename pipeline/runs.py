@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import protocol as protocols
-from pipeline.artifact import read_manifest
 from pipeline.errors import InputError, UsageError
 from pipeline.protocol import SUFFIX, Protocol
-from pipeline.recipe import DEFAULT_RECIPE, NAME, Recipe, check_run_name, load_recipe, shipped_recipes
+from pipeline.recipe import DEFAULT_RECIPE, NAME, Recipe, check_run_name, load_recipe, override_value, shipped_recipes
 from pipeline.remembered import ARGUMENTS_FILE, Remembered, last_of
 from pipeline.stage import ENSEMBLE, PREPARE, Run, Stage, member_slot
 from pipeline.standing import StageStatus, status
@@ -100,6 +99,7 @@ def resolve(request: Request) -> Plan:
     """
     request, name, remembered = _recall(request)
     assert request.recipe is not None
+    base = _make_run(request, name, None)  # first: a recipe that is not there gives no name
     check_run_name(name)
     if name.endswith(SUFFIX):
         raise UsageError(
@@ -107,7 +107,6 @@ def resolve(request: Request) -> Plan:
             f"Choose another --run NAME, or write --run {_without_suffix(name)} --protocol published.",
         )
     arguments = _arguments(replace(request, variant=None), name)
-    base = _make_run(request, name, None)
     members = _members(base.recipe, request.recipe)
     variants = [request.variant] if request.variant is not None else list(base.recipe.variants)
     if not variants:
@@ -165,53 +164,20 @@ def existing(home: Path) -> list[str]:
 
 def check_exists(name: str, home: Path) -> None:
     """InputError, with the runs that there are, if nobody ever made the run `name`."""
-    if any((home / kind / name).is_dir() for kind in ("data", "models")):
+    if _is_there(name, home):
         return
     known = existing(home)
     mend = f"Runs here: {', '.join(known)}." if known else "There are no runs here yet: python -m pipeline run."
     raise InputError(f"There is no run {name!r} in {home.resolve()}.", mend)
 
 
-def is_refused(plan: Plan, stages: Sequence[Stage]) -> bool:
-    """True if the first stage with work to do would stop, because its output was made with other settings."""
-    for run, wanted in plan.steps(stages):
-        for stage_status in plan.status(run):
-            if stage_status.stage in wanted and stage_status.state != "sealed":
-                return needs_force(stage_status)
-    return False
+def _is_there(name: str, home: Path) -> bool:
+    return any((home / kind / name).is_dir() for kind in ("data", "models"))
 
 
 def needs_force(stage_status: StageStatus) -> bool:
     """True if the stage has an output that was made with other settings: it is replaced only when asked."""
     return stage_status.state == "stale" or (stage_status.state == "partial" and stage_status.manifest is not None)
-
-
-def check_shared_corpus(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
-    """InputError if one of `stages` of `run` reads a corpus that the shared run has not made yet."""
-    reader = next((s for s in stages if "corpus" in run.inputs_of(s)), None)
-    if plan.shared is None or run.name not in plan.sharing or reader is None:
-        return
-    path = plan.shared.path("corpus")
-    if read_manifest(path) is None:
-        raise InputError(
-            f"{reader.name} needs {path}, which is not there or not sealed.",
-            f"Make it first: {plan.shared.command(PREPARE.name)}",
-        )
-
-
-def check_line(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
-    """InputError if what `stages` of `run` are made of was made with other settings than those that were asked for."""
-    before = run.stages[: run.stages.index(stages[0])]
-    if not before:
-        return  # and the source, which may be large, is not hashed once more
-    behind = needed(run, (*before, *stages))
-    for found in plan.status(run):
-        made_otherwise = found.manifest and found.fingerprint and found.manifest.fingerprint != found.fingerprint
-        if made_otherwise and found.stage in before and found.stage in behind:
-            raise InputError(
-                f"{stages[0].name} would read {found.path}, which does not fit: {found.why}.",
-                f"Make it anew first: {run.command('run', '--until', found.stage.name, '--force')}",
-            )
 
 
 def remember(plan: Plan) -> None:
@@ -242,6 +208,8 @@ def _recall(request: Request) -> tuple[Request, str, bool]:
     found = last_of(request.home, name + SUFFIX) if request.published else None
     last = found or last_of(request.home, name)
     if last is None:
+        if name not in shipped_recipes() and _is_there(name, request.home):
+            raise UsageError(f"Nothing tells how the run {name} was made.", "Name its recipe: --recipe NAME|FILE.")
         return replace(request, recipe=name if name in shipped_recipes() else DEFAULT_RECIPE), name, False
     overrides: dict[str, str] = {}
     for override in (*last.set, *request.overrides):
@@ -257,6 +225,11 @@ def _recall(request: Request) -> tuple[Request, str, bool]:
         variant=request.variant or last.variant, protocol=request.protocol or last.protocol,
     )
     if last.variant is not None:
+        if not name.endswith(f"-{last.variant}"):
+            raise UsageError(
+                f"{name} was made as variant {last.variant}, and its name does not end so.",
+                f"Rename its folders to {name}-{last.variant} (a shared corpus to {name}), or name a --recipe.",
+            )
         name = name.removesuffix(f"-{last.variant}")
     return filled, _without_suffix(name) if filled.published else name, True
 
@@ -299,7 +272,8 @@ def _make_run(request: Request, name: str, variant: str | None) -> Run:
         overrides.append(f"{_SOURCE}={json.dumps(request.source, ensure_ascii=False)}")
     if request.published:
         for override, wanted in itertools.product(request.overrides, protocols.overrides()):
-            if override != wanted and override.partition("=")[0] == wanted.partition("=")[0]:
+            same = override_value(override) == override_value(wanted)
+            if not same and override.partition("=")[0] == wanted.partition("=")[0]:
                 raise UsageError(f"--protocol published sets {wanted}, not {override}.", "Leave out one of the two.")
         overrides += protocols.overrides()
     recipe: Recipe = load_recipe(request.recipe, overrides, variant)

@@ -250,7 +250,7 @@ def run_stage(run: Run, stage: Stage, reporter: Reporter, force: bool = False) -
 
 def _run_locked(run: Run, stage: Stage, target: Path, reporter: Reporter, force: bool) -> Artifact:
     inputs = open_inputs(run, stage)
-    before = making.manifest_before(target, force)
+    before = making.manifest_before(target, force, stage.writes)
     source = source_of(run, stage, before, reporter)
     records = {slot: artifact.as_input(run.home) for slot, artifact in inputs.items()}
     fingerprint = fingerprint_of(
@@ -301,7 +301,7 @@ def source_of(run: Run, stage: Stage, before: Manifest | None, reporter: Reporte
 
 def open_inputs(run: Run, stage: Stage) -> dict[str, Artifact]:
     """What `stage` reads; InputError if something is missing, damaged, or does not belong to the rest."""
-    inputs = {slot: _open_input(run, stage, slot) for slot in run.inputs_of(stage)}
+    inputs = {slot: artifacts.open_artifact(*find_input(run, stage, slot)) for slot in run.inputs_of(stage)}
     matched = run.recipe.finetune_lm.vocabulary == "match"
     custody.check_inputs(stage.name, inputs, run.recipe.run.direction, run.command, matched=matched)
     return inputs
@@ -313,10 +313,9 @@ def _smaller(run: Run, stage: Stage) -> str:
     field = type(section).model_fields.get("bs")
     least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), 1) if field else 1
     bs = getattr(section, "bs", least)
-    if bs <= least:
-        return ""
     force = () if stage.name == "evaluate_classifier" else ("--force",)
-    return run.command("run", "--set", f"{stage.name}.bs={max(least, bs // 2)}", *force)
+    smaller = run.command("run", "--set", f"{stage.name}.bs={max(least, bs // 2)}", *force)
+    return smaller if bs > least else ""
 
 
 def _module(stage: Stage) -> Any:
@@ -324,11 +323,12 @@ def _module(stage: Stage) -> Any:
     return importlib.import_module(f"pipeline.stages.{stage.name}")
 
 
-def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
-    path = run.path(slot)
-    maker = next((s for s in STAGES if s.writes == slot), None)
-    if artifacts.read_manifest(path) is None:
-        mend = "Correct [inputs]."
+def find_input(run: Run, stage: Stage, slot: str) -> tuple[Path, str]:
+    """Folder and kind of what `stage` reads as `slot`; InputError if there is none, or one of another kind."""
+    path, kind = run.path(slot), stage.gathers if slot.startswith(_MEMBER) else slot.removeprefix("start_")
+    manifest, mend = artifacts.read_manifest(path), "Correct [inputs]."
+    if manifest is None:
+        maker = next((s for s in STAGES if s.writes == slot), None)
         if maker and run.given(slot) is None:
             mend = f"Make it first: {run.command('run', '--until', maker.name)}"
         if path.parts[-3:] in (("models", "wt103", "lm-fwd"), ("models", "wt103", "lm-bwd")):
@@ -337,7 +337,9 @@ def _open_input(run: Run, stage: Stage, slot: str) -> Artifact:
         if slot.startswith(_MEMBER):
             mend = f"Make it first: {run.again()}" if run.output is None else "Name the folder of a sealed evaluation."
         raise InputError(f"{stage.name} needs {path}, which is not there or not sealed.", mend)
-    return artifacts.open_artifact(path, stage.gathers if slot.startswith(_MEMBER) else slot.removeprefix("start_"))
+    if manifest.slot != kind:
+        raise InputError(f"{path} holds {manifest.slot}, not {kind}.", "Name an artifact of the right kind.")
+    return path, kind
 
 
 def run_stages(run: Run, stages: Sequence[Stage], reporter: Reporter, force: bool = False) -> None:

@@ -47,9 +47,11 @@ def _stage_status(run: Run, stage: Stage, fingerprints: dict[str, str | None]) -
         fingerprints[slot] = None
         return StageStatus(stage, "stale", error.what, None, path, None, given)
     if given:
-        fingerprints[slot] = manifest.fingerprint if manifest else None
-        why = f"given in the recipe: {path}" if manifest else f"the recipe names {path}, which does not exist"
-        return StageStatus(stage, "sealed" if manifest else "missing", why, fingerprints[slot], path, manifest, True)
+        fits = manifest is not None and manifest.slot == slot
+        fingerprints[slot] = manifest.fingerprint if manifest and fits else None
+        lacks = f"holds {manifest.slot}, not {slot}" if manifest else "does not exist"
+        why = f"given in the recipe: {path}" if fits else f"the recipe names {path}, which {lacks}"
+        return StageStatus(stage, "sealed" if fits else "missing", why, fingerprints[slot], path, manifest, True)
     expected = _expected_fingerprint(run, stage, fingerprints, manifest)
     fingerprints[slot] = expected
     if manifest is not None and manifest.fingerprint == expected:

@@ -185,11 +185,15 @@ def _age(manifest: Manifest | None) -> str:
 
 def print_dry_run(plan: Plan, stages: Sequence[Stage], force: bool, stream: TextIO) -> None:
     """What a command would do, stage by stage, and the command that does each part alone."""
+    shared_stale = plan.shared is not None and needs_force(status(plan.shared)[0])
     for run, wanted in plan.steps(stages):
         print(f"run {run.name}", file=stream)
+        follows = shared_stale and (run.name in plan.sharing or run is plan.ensemble)
         for stage in plan.status(run):
             if stage.stage not in wanted:
                 continue
+            if follows and not stage.given:
+                stage = _below_stale_corpus(stage)  # noqa: PLW2901
             print(f"  {stage.stage.name}: {_intention(stage, force)}", file=stream)
             print(f"    {stage.state}: {stage.why}", file=stream)
             if stage.state != "sealed":

@@ -32,7 +32,7 @@ LEVELS = (
     {"report", "serving"},
     {"ladder"},
     {"stages", "parts", "followers", "runs", "import_fastai", "export", "pack", "counterpart", "results"},
-    {"slurm", "ensembles", "find_lr", "reporting", "compare", "token_views"},
+    {"refusals", "slurm", "ensembles", "find_lr", "reporting", "compare", "token_views"},
     {"status"},
     {"benchmark", "commands"},
     {"cli"},

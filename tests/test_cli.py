@@ -476,6 +476,34 @@ def test_a_stage_does_not_read_what_was_made_with_other_settings(tiny_stages: Ti
     good("finetune_lm", "--run", "mine", "--set", f"inputs.ids={ids}")  # named by the user: used as it lies
 
 
+def test_what_inputs_name_is_looked_at_before_anything_is_made(tiny_stages: TinyStages) -> None:
+    good("prepare_corpus", "--recipe", "mine.toml", "--run", "other")
+    tiny_stages.calls.clear()
+    for slot, path, message in (
+        ("start_lm", "models/nowhere/lm-fwd", "tokenize_corpus needs models/nowhere/lm-fwd, which is not there"),
+        ("lm", "models/nowhere/lm-fwd", "train_classifier needs models/nowhere/lm-fwd, which is not there"),
+        ("lm", "data/other/corpus", "data/other/corpus holds corpus, not lm."),
+        ("lm", "data/other", "data/other is not a sealed artifact: it has no manifest.json."),
+    ):
+        refused = call("run", "--recipe", "mine.toml", "--set", f"inputs.{slot}={path}")
+        assert (refused.exit_code, tiny_stages.ran) == (ExitCode.INPUT, [])
+        assert message in refused.stderr
+    assert not Path("data/mine/run.json").exists()
+    rows = status_of("--recipe", "mine.toml", "--set", "inputs.lm=data/other/corpus")
+    assert rows["finetune_lm"]["state"] == "missing"
+    assert rows["finetune_lm"]["why"] == "the recipe names data/other/corpus, which holds corpus, not lm"
+
+
+def test_a_link_to_nothing_is_told_before_the_work(tiny_stages: TinyStages) -> None:
+    Path("data/mine").mkdir(parents=True)
+    Path("data/mine/corpus").symlink_to("/nowhere/x")
+    refused = call("prepare_corpus", "--recipe", "mine.toml")
+    assert (refused.exit_code, tiny_stages.ran) == (ExitCode.INPUT, [])
+    assert refused.stderr == (
+        "error: data/mine/corpus is a link to /nowhere/x, which is not there. Remove it: rm data/mine/corpus\n"
+    )
+
+
 def test_a_source_is_not_hashed_for_stages_before_the_first(
     tiny_stages: TinyStages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,6 +523,43 @@ def test_a_refused_request_is_not_remembered(tiny_stages: TinyStages) -> None:
     assert remembered("mine")["set"] == ["run.seed=7"]
 
 
+def test_a_request_for_what_another_process_makes_is_not_remembered(tiny_stages: TinyStages) -> None:
+    good("run", "--recipe", "mine.toml", "--until", "numericalize_corpus")
+    with locked(Path("models/mine/lm-fwd")):
+        refused = call("run", "--recipe", "mine.toml", "--set", "finetune_lm.bs=8")
+    assert refused.exit_code == ExitCode.LOCKED
+    assert remembered("mine")["set"] == []
+
+
+def test_what_nobody_remembers_is_not_taken_for_the_sample(tiny_stages: TinyStages) -> None:
+    good("run", "--recipe", "mine.toml")
+    Path("models/copy").mkdir()
+    told = "error: Nothing tells how the run copy was made. Name its recipe: --recipe NAME|FILE.\n"
+    for command in ("status", "run", "report"):
+        refused = call(command, "--run", "copy")
+        assert (refused.exit_code, refused.stderr) == (ExitCode.USAGE, told)
+    good("status", "--run", "copy", "--recipe", "mine.toml")
+
+
+def test_a_renamed_run_of_a_variant_has_to_end_in_its_name(tiny_stages: TinyStages) -> None:
+    good("run", "--recipe", "several.toml", "--variant", "char")
+    for kind in ("data", "models"):
+        Path(kind, "several-char").rename(Path(kind, "renamed"))
+    refused = call("run", "--run", "renamed")
+    assert refused.exit_code == ExitCode.USAGE
+    assert "renamed was made as variant char, and its name does not end so. Rename its folders to" in refused.stderr
+    for kind in ("data", "models"):
+        Path(kind, "renamed").rename(Path(kind, "new-char"))
+    Path("data/several").rename("data/new")
+    assert states("--run", "new-char") == ["sealed"] * 6
+
+
+def test_a_recipe_without_its_suffix_is_told_as_such() -> None:
+    refused = call("run", "--recipe", "recipes/mine")
+    assert "recipes/mine" in refused.stderr
+    assert "cannot name a run" not in refused.stderr
+
+
 def test_a_damaged_memory_names_the_way_out(tiny_stages: TinyStages) -> None:
     good("prepare_corpus", "--recipe", "mine.toml")
     Path("data/mine/run.json").write_text("{", encoding="utf-8")
@@ -507,7 +572,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tiny_stages: TinySta
     Path("data").write_text("in the way")
     result = call("prepare_corpus", "--recipe", "mine.toml")
     assert result.exit_code == ExitCode.STORAGE
-    assert "run.json could not be written: " in result.stderr
+    assert "prepare_corpus could not read or write (data/mine): " in result.stderr
 
 
 def test_a_run_without_recipe_and_memory_is_the_sample(tiny_stages: TinyStages) -> None:
@@ -657,6 +722,22 @@ def test_a_stale_shared_corpus_makes_all_variants_stale(tiny_stages: TinyStages)
     assert set(states(*seeded)) == {"sealed"}
 
 
+def test_a_shared_corpus_of_other_settings_is_not_read(tiny_stages: TinyStages) -> None:
+    good("prepare_corpus", "--recipe", "several.toml")
+    seeded = ("--recipe", "several.toml", "--set", "run.seed=7")
+    for command in (("tokenize_corpus",), ("run", "--from", "tokenize_corpus")):
+        refused = call(*command, *seeded, "--variant", "word")
+        assert refused.exit_code == ExitCode.INPUT
+        assert "tokenize_corpus would read data/several/corpus, which does not fit: run.seed was" in refused.stderr
+        again = re.search(r"Make it anew first: python -m pipeline (.*)$", refused.stderr.strip())
+        assert again
+    good(*shlex.split(again[1]))
+    good("tokenize_corpus", *seeded, "--variant", "word")
+    dry = good("run", "--recipe", "several.toml", "--force", "--dry-run").stdout
+    assert "nothing changed" not in dry
+    assert dry.count("the corpus it was made from is stale") == 1
+
+
 # --- ensembles ----------------------------------------------------------------------------------
 
 
@@ -738,6 +819,23 @@ def test_any_evaluations_can_be_averaged(together: TinyStages) -> None:
     good(*shlex.split(command[1])[3:])
     assert together.ran == ["evaluate_ensemble"]
     assert not Path("data/both").exists()
+
+
+def test_members_of_other_settings_are_not_averaged(together: TinyStages) -> None:
+    good("run", "--recipe", "together.toml", "--until", "evaluate_classifier")
+    refused = call("evaluate_ensemble", "--recipe", "together.toml", "--set", "train_classifier.wd=0.5")
+    assert refused.exit_code == ExitCode.INPUT
+    assert "evaluate_ensemble would read models/together-word/evaluation, which does not fit" in refused.stderr
+    good("evaluate_ensemble", "--recipe", "together.toml")
+
+
+def test_an_ensemble_replaces_nothing_of_another_kind(together: TinyStages) -> None:
+    good("run", "--recipe", "several.toml")
+    given = ("evaluate_ensemble", "--evaluation", "several-word", "--evaluation", "several-char", "--output")
+    refused = call(*given, "models/several-word/evaluation", "--force")
+    assert refused.exit_code == ExitCode.INPUT
+    assert "models/several-word/evaluation holds evaluation, not ensemble. Choose another place" in refused.stderr
+    assert states("--run", "several-word")[-1] == "sealed"
 
 
 def test_an_ensemble_is_put_in_no_other_folder(together: TinyStages) -> None:
