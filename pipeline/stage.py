@@ -58,7 +58,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("finetune_lm", ("ids",), "lm", "Train the AWD_LSTM language model, from scratch or from an earlier one.",
           may_read=("start_lm",), run_settings=("seed", "direction", "precision"), trains=True),
     Stage("train_classifier", ("ids", "lm"), "classifier", "Train the classifier on the language model's encoder.",
-          may_read=("start_classifier",), run_settings=("seed", "direction", "precision"), trains=True),
+          code_version=2, may_read=("start_classifier",), run_settings=("seed", "direction", "precision"), trains=True),
     Stage("evaluate_classifier", ("corpus", "ids", "classifier"), "evaluation",
           "Score the classifier on the test split, beside a TF-IDF baseline.", code_version=3,
           run_settings=("seed", "precision")),

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from pipeline import stopping
 from pipeline.artifact import Artifact
+from pipeline.errors import DataError
 from pipeline.ladder.fitting import WEIGHTS
 from pipeline.ladder.kneser_ney import KneserNey
 from pipeline.ladder.language_model import characters_per_token
@@ -24,9 +25,16 @@ LENGTHS = (2, 3, 4, 5)
 
 
 def train(ids: Artifact, work: Path) -> StageOutcome:
-    """Count, score, and write the counts, vocabulary and tokenizer into `work`."""
+    """Count, score, and write the counts, vocabulary and tokenizer into `work`; DataError if there is too little text.
+    """
     store = IdStore.open(ids)
     train_text, valid_text = texts_of(store)
+    if len(train_text) < max(LENGTHS) or len(valid_text) < 2:
+        raise DataError(
+            f"{KNESER_NEY} counts {max(LENGTHS)} words of training text at least and predicts one of validation; there "
+            f"are {len(train_text)} and {len(valid_text)}.",
+            "Take a longer text, or a larger prepare_corpus.valid_fraction with --force.",
+        )
     predicted, best, nats, hits, train_s = len(valid_text) - 1, None, math.inf, 0, 0.0
     for length in LENGTHS:
         stopping.check(KNESER_NEY)

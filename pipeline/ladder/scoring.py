@@ -43,6 +43,12 @@ def labelled(store: IdStore, draw: int | None = None, seed: int = 0) -> Splits:
                 "classifiers need documents of each split and two labels.",
                 "Compare language models there, or change the fractions of prepare_corpus with --force.",
             )
+    lacking = sorted(set(range(len(store.labels))) - set(store.label_ids[found["train"]].tolist()))
+    if lacking:
+        raise DataError(
+            f"No labelled document of train that is looked at has the label {store.labels[lacking[0]]!r}.",
+            "Let it look at more: run with a larger train_classifier.labelled, or without, then compare again.",
+        )
     return Splits(**found)
 
 

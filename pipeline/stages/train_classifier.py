@@ -103,7 +103,8 @@ def prepare(context: StageContext) -> Prepared:
 
     callbacks: list[Callback] = []
     if settings.adversarial:
-        callbacks.append(AdversarialLoss(settings.adversarial))
+        regularized = bool(settings.alpha or settings.beta or settings.lm_loss_weight)
+        callbacks.append(AdversarialLoss(settings.adversarial, regularized=regularized))
     if settings.virtual_adversarial:
         texts = ClassifierLoader(
             store, store.documents("train", "unlabelled"), store.label_ids,

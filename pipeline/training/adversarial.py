@@ -5,6 +5,7 @@ the embeddings. All passes over a batch have the same dropout, so that they diff
 B documents, C classes, T tokens of a chunk, D embedding size.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -61,28 +62,39 @@ class Tap:
 class AdversarialLoss(Callback):
     """Adds the gradient of the loss on moved embeddings to that of the loss as it is, both with the same weight.
 
-    All embeddings of a document together are moved by `size` times their norm, along the gradient of the loss. A step
-    costs twice.
+    All embeddings of a document together are moved by `size` times their norm, along the gradient of the loss of
+    classes. A step costs twice; with `regularized`, where more than that loss is differentiated, it takes another
+    backward pass to tell the gradients apart.
     """
 
     run_valid = False
 
-    def __init__(self, size: float) -> None:
-        self.size, self._tap = size, Tap()
+    def __init__(self, size: float, *, regularized: bool = False) -> None:
+        self.size, self.regularized, self._tap = size, regularized, Tap()
+        self._along: tuple[Tensor, ...] | None = None
 
     def before_batch(self) -> None:
         """Note the embeddings of the batch, and where the random numbers are."""
         self._tap.open(self.model)
         self._numbers = generator_states(self.mixed_precision.device.device)
 
+    def before_backward(self) -> None:
+        """The gradient of the loss of classes alone, while its graph is there."""
+        rows = [rows for _, rows in self._tap.met]
+        if self.regularized and rows:
+            scaled = self.mixed_precision.scaler.scale(self.loss)  # of which the length does not matter
+            self._along = torch.autograd.grad(scaled, rows, retain_graph=True)
+
     def after_backward(self) -> None:
         """A second forward and backward pass over the batch, its embeddings moved."""
         met = self._tap.met
         if met:
-            self._tap.moves = moves(met, [rows.grad for _, rows in met], len(self.xb[0]), self.size)
+            gradients = [rows.grad for _, rows in met] if self._along is None else self._along
+            self._tap.moves = moves(met, gradients, len(self.xb[0]), self.size)
+            self._along = None
             precision = self.mixed_precision
             restore_generators(self._numbers, precision.device.device)
-            with precision.device.autocast():
+            with precision.device.autocast(), statistics_kept(self.model):
                 predicted = self.model(*self.xb)[0]
             loss = self.loss_func(predicted.float(), *self.yb)
             precision.scaler.scale(loss * self.accumulation.share).backward()
@@ -139,7 +151,22 @@ class VirtualAdversarialLoss(Callback):
     def _pass(self, ids: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Logits [B, C], and the embeddings of the chunks that have a gradient."""
         self._tap.met = []
-        return self.model(ids)[0], self._tap.met
+        with statistics_kept(self.model):
+            return self.model(ids)[0], self._tap.met
+
+
+@contextlib.contextmanager
+def statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Batch norm takes the statistics of the batches in this block, and keeps those that evaluation uses: they are to
+    be of the labelled documents as they are."""
+    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm1d) and part.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def moves(
@@ -156,8 +183,9 @@ def moves(
     directions = []
     for (ids_BT, rows_BTD), gradient_BTD in zip(chunks, gradients, strict=True):
         assert gradient_BTD is not None
-        directions.append(gradient_BTD.float() * (ids_BT != PAD_ID)[..., None])
-        for squares_B, numbers in zip(squares_2B, (rows_BTD.detach(), directions[-1]), strict=True):
+        is_text_BT1 = (ids_BT != PAD_ID)[..., None]  # the embedding of padding is not zero
+        directions.append(gradient_BTD.float() * is_text_BT1)
+        for squares_B, numbers in zip(squares_2B, (rows_BTD.detach() * is_text_BT1, directions[-1]), strict=True):
             squares_B[: len(ids_BT)] += torch.linalg.vector_norm(numbers, dim=(1, 2), dtype=torch.float64).square()
     norms_B, gradient_norms_B = squares_2B.sqrt()
     factors_B = (size * norms_B / gradient_norms_B.clamp(min=torch.finfo(torch.float64).tiny)).float()

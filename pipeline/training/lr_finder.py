@@ -52,8 +52,9 @@ def sweep(
     with learn.no_logging(), device.kernels():
         learn.fit(n_batches // len(task.train) + 1, cbs=[finder])
     if len(finder.losses) < FEWEST * settings.accumulate:
+        what = "rose fourfold" if finder.rose else "was no number"
         raise DivergedError(
-            f"{task.name}: the loss was no number after {len(finder.losses)} steps at rates below "
+            f"{task.name}: the loss {what} after {len(finder.losses)} steps at rates below "
             f"{finder.rates[-1] if finder.rates else LOWEST:.1e}.",
             f"Set {task.name}.clip, e.g. --set {task.name}.clip=0.25.",
         )
@@ -71,6 +72,7 @@ class _Finder(ParamScheduler):
         self.task, self.n_batches = task, n_batches
         self.rates: list[float] = []
         self.losses: list[float] = []
+        self.rose = False
 
     def before_train(self) -> None:
         """Each pass has its own order."""
@@ -86,7 +88,10 @@ class _Finder(ParamScheduler):
             raise CancelFitException
         self.rates.append(float(self.opt.hypers[-1]["lr"]))
         self.losses.append(float(self.smooth_loss))
-        if self.losses[-1] > 4 * min(self.losses) or self.train_iter >= self.n_batches:
+        # Of the first tenth, which is not used either, one easy batch would make all others look bad.
+        used = self.losses[self.n_batches // 10 :]
+        self.rose = bool(used) and used[-1] > 4 * min(used)
+        if self.rose or self.train_iter >= self.n_batches:
             raise CancelFitException
 
     def before_validate(self) -> None:

@@ -295,7 +295,8 @@ class Checkpointer(Callback):
         if hidden is not None:
             encoder = self.task.model[0]  # type: ignore[index]
             encoder.hidden = self._mine(hidden["layers"], bs)
-            encoder.bs = encoder.hidden[0][0].shape[1]
+            if encoder.hidden:  # none after a step whose loss was no number, for models that begin without
+                encoder.bs = encoder.hidden[0][0].shape[1]
 
     def _whole(self, layers: Any, bs: int) -> Any:
         """The hidden state [1, rows of this rank, ...] of each layer, with the rows of all ranks."""

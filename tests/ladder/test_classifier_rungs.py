@@ -203,3 +203,10 @@ def test_a_run_without_labelled_test_documents_is_refused() -> None:
     without = replace(store(), splits=np.repeat(["train", "valid"], [100, 20]))
     with pytest.raises(DataError, match="ids has 0 labelled documents of test and 3 labels; classifiers need"):
         labelled(without)
+
+
+def test_a_run_that_looks_at_no_document_of_a_label_is_refused() -> None:
+    labels = store().label_ids.copy()
+    labels[labels == 2] = 1
+    with pytest.raises(DataError, match=r"No labelled document of train that is looked at has the label '.*'\. Let it"):
+        labelled(replace(store(), label_ids=labels))

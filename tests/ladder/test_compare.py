@@ -89,6 +89,15 @@ def test_rungs_are_made_once_and_told(home: Path) -> None:
         assert any(line.startswith(f"{row['rung']}, sampled, ") for line in lines)
 
 
+def test_a_text_that_is_too_short_for_n_grams_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("text,split\n" + "w1 w2 w3 w4 w5 w6 w7,train\n" * 30 + "w3,valid\n")
+    call("run", "--recipe", "smoke", "--run", "v", "--source", str(tmp_path / "v.csv"), "--home", str(tmp_path),
+         "--set", "prepare_corpus.label_column=none", "--set", "prepare_corpus.split_column=split",
+         "--until", "numericalize_corpus")
+    refused = call("compare", "--on", "v", "--rungs", "kneser-ney", "--home", str(tmp_path), exit_code=ExitCode.DATA)
+    assert "kneser-ney counts 5 words of training text at least and predicts one of validation;" in refused.stderr
+
+
 def test_another_seed_of_the_big_model_is_a_run_of_its_own(home: Path) -> None:
     seeds = json.loads((home / "models" / "t" / "ladder" / FIGURES).read_text(encoding="utf-8"))["rungs"][-1]["seeds"]
     assert [seed["artifact"] for seed in seeds] == ["models/t/lm-fwd", "models/t-s43/lm-fwd"]

@@ -34,7 +34,7 @@ def test_each_document_moves_along_its_gradient_by_a_share_of_its_norm() -> None
     """Two documents, of which the second begins in the second chunk, with padding in front."""
     torch.manual_seed(0)
     ids = torch.tensor([[5, 6, 7, 8], [PAD_ID, PAD_ID, PAD_ID, 9]])
-    rows = torch.randn(2, 4, 3) * (ids != PAD_ID)[..., None]
+    rows = torch.randn(2, 4, 3)
     gradients = torch.randn(2, 4, 3)
     parts = [slice(0, 2), slice(2, 4)]
     chunks = [(ids[:n, part], rows[:n, part]) for n, part in zip((1, 2), parts, strict=True)]
@@ -43,7 +43,7 @@ def test_each_document_moves_along_its_gradient_by_a_share_of_its_norm() -> None
     assert second.shape == (2, 2, 3)
     moved = [torch.cat([first[0], second[0]]), second[1]]
     along = [gradients[0], gradients[1, 2:] * (ids[1, 2:] != PAD_ID)[:, None]]
-    for move, gradient, document in zip(moved, along, (rows[0], rows[1]), strict=True):
+    for move, gradient, document in zip(moved, along, (rows[0], rows[1, 3:]), strict=True):
         torch.testing.assert_close(move, 0.1 * document.norm() * gradient / gradient.norm())
 
 
@@ -153,7 +153,7 @@ def logits_of(model: Any, ids: Tensor, rows: Tensor) -> Tensor:
 
 def along(direction: Tensor, ids: Tensor, rows: Tensor, size: float) -> Tensor:
     """`size` times the norm of each document, along `direction`."""
-    direction = direction * (ids != PAD_ID)[..., None]
+    rows, direction = (numbers * (ids != PAD_ID)[..., None] for numbers in (rows, direction))
     norms, lengths = (t.detach().flatten(1).norm(dim=1)[:, None, None] for t in (rows, direction))
     return size * direction * (norms / lengths)
 
@@ -165,6 +165,64 @@ def test_both_passes_have_the_same_dropout(tmp_path: Path) -> None:
     once = first_step(tmp_path / "once", settings)
     for name, gradient in once.gradients.items():
         torch.testing.assert_close(twice.gradients[name], 2 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("more", [{"alpha": 2.0, "beta": 1.0}, {"alpha": 0.0, "beta": 0.0}])
+def test_the_move_follows_the_loss_of_classes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, float]
+) -> None:
+    class Asked(Callback):
+        order = -1
+
+        def before_backward(self) -> None:
+            rows = [rows for _, rows in self.adversarial_loss._tap.met]
+            self.along = torch.autograd.grad(self.loss, rows, retain_graph=True)
+            self.ids = [ids for ids, _ in self.adversarial_loss._tap.met]
+
+    class Moved(Callback):
+        order = 1
+
+        def after_backward(self) -> None:
+            raise Stopped("a test", "Go on.")
+
+    settings = CLASSIFIER.model_copy(update={**more, "phases": (Phase(name="all", lr=1e-2),)})
+    asked, found = Asked(), list[list[Tensor]]()
+    loss = AdversarialLoss(0.05, regularized=any(more.values()))
+
+    def noted(chunks: Any, gradients: Any, documents: int, size: float) -> list[Tensor]:
+        found.append([gradient.clone() for gradient in gradients])
+        return moves(chunks, gradients, documents, size)
+
+    monkeypatch.setattr("pipeline.training.adversarial.moves", noted)
+    with pytest.raises(Stopped):
+        train(tmp_path, settings, (asked, loss, Moved()))
+    for expected, gradient, ids in zip(asked.along, found[0], asked.ids, strict=True):
+        text = (ids != PAD_ID)[..., None]
+        directions = (F.normalize((numbers * text).flatten(1)) for numbers in (gradient, expected))
+        torch.testing.assert_close(*directions, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: AdversarialLoss(0.05), lambda: VirtualAdversarialLoss(0.05, texts())])
+def test_what_evaluation_uses_of_batch_norm_is_of_the_documents_as_they_are(tmp_path: Path, make: Any) -> None:
+    """After the first step, with and without: the weights before it are the same, and so are the statistics."""
+
+    class Statistics(Callback):
+        order = 1000
+        run_valid = False
+
+        def before_step(self) -> None:
+            norms = [part for part in self.model.modules() if isinstance(part, nn.BatchNorm1d)]
+            self.found = [t.clone() for norm in norms for t in norm.buffers()]
+            raise Stopped("a test", "Go on.")
+
+    found = []
+    for name, callbacks in (("with", (make(),)), ("without", ())):
+        statistics = Statistics()
+        with pytest.raises(Stopped):
+            train(tmp_path / name, CLASSIFIER, (*callbacks, statistics))
+        found.append(statistics.found)
+    assert len(found[0]) > 0
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("make", [lambda: AdversarialLoss(0.05), lambda: VirtualAdversarialLoss(0.05, texts())])

@@ -9,7 +9,7 @@ import torch
 from fastai.callback.core import TrainEvalCallback
 from fastai.callback.schedule import steep, valley
 from fastai.data.core import DataLoaders
-from fastai.learner import CastToTensor, Recorder
+from fastai.learner import Callback, CastToTensor, Recorder
 from fastai.text.learner import TextLearner
 from test_adversarial import texts
 from test_divergence import Poison
@@ -89,6 +89,29 @@ def test_adversarial_training_can_be_swept() -> None:
             classifier_task(CLASSIFIER, (callback,)), CLASSIFIER, FLAT, device=FP32, seed=3, phase_number=0
         )
         assert found.losses != find(CLASSIFIER).losses
+
+
+class OtherLosses(Callback):
+    """Other losses than those that there are."""
+
+    order = -1
+
+    def __init__(self, *others: float) -> None:
+        self.others = list(others)
+
+    def after_loss(self) -> None:
+        if self.training and self.others:
+            self.learn.loss_grad = self.loss_grad * (self.others.pop(0) / self.loss_grad.detach())
+            self.learn.loss = self.loss_grad.clone()
+
+
+def test_an_easy_batch_at_the_start_does_not_end_the_sweep() -> None:
+    assert len(sweep(
+        classifier_task(CLASSIFIER, (OtherLosses(0.01, 0.1),)), CLASSIFIER, FLAT, device=FP32, seed=3, phase_number=0
+    ).losses) > 20
+    task = classifier_task(CLASSIFIER, (OtherLosses(*[0.1] * 12, 9.0),))
+    with pytest.raises(DivergedError, match="train_classifier: the loss rose fourfold after 13 steps"):
+        sweep(task, CLASSIFIER, FLAT, device=FP32, seed=3, phase_number=0)
 
 
 def test_a_loss_that_is_no_number_at_once_is_an_error() -> None:
