@@ -6,7 +6,7 @@ settings that affect the output enter a stage's fingerprint.
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 
 
 def setting(
@@ -277,3 +277,8 @@ class SlurmSettings(Section):
         if isinstance(values, dict) and isinstance(jobs := values.get("jobs", {}), dict):
             values = {**values, "jobs": {**{kind: {} for kind in JOB_KINDS}, **jobs}}
         return values
+
+    @field_serializer("jobs")
+    def _only_what_is_given(self, jobs: dict[str, JobSettings]) -> dict[str, dict[str, Any]]:
+        """What a stage's job leaves out is that of its kind: written out, the default would stand over it."""
+        return {name: job.model_dump(mode="json", exclude_unset=True) for name, job in jobs.items()}

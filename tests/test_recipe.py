@@ -10,6 +10,8 @@ from pipeline.describe import recipe_toml, sections, settings_of
 from pipeline.errors import ExitCode, UsageError
 from pipeline.recipe import Recipe, load_recipe, setting_paths, shipped_recipes
 from pipeline.settings import TokenizeCorpusSettings
+from pipeline.slurm.jobs import job_settings
+from pipeline.stage import stage_named
 
 RECIPE = """
 description = "for tests"
@@ -199,6 +201,32 @@ def test_a_resolved_recipe_reads_back_as_itself(name: str) -> None:
 def test_a_resolved_recipe_with_variants_reads_back_as_itself(recipe_file: str) -> None:
     recipe = load_recipe(recipe_file)
     assert Recipe.model_validate(tomllib.loads(recipe_toml(recipe))) == recipe
+
+
+JOBS = """
+[slurm.jobs.gpu]
+partition = "gpu"
+gpus = 1
+time = "12:00:00"
+[slurm.jobs.finetune_lm]
+time = "2-0"
+[variants.large.tokenize_corpus]
+vocab_size = 900
+"""
+
+
+@pytest.mark.parametrize(("overrides", "variant"), [
+    (["prepare_corpus.offline=true"], None), ([], "large"), (["slurm.jobs.gpu.cpus=4"], "large"),
+])
+def test_a_job_of_a_stage_keeps_what_only_its_kind_asks_for(
+    tmp_path: Path, overrides: list[str], variant: str | None
+) -> None:
+    recipe = load_recipe(written(tmp_path, JOBS), overrides, variant)
+    resolved = load_recipe(written(tmp_path, recipe_toml(recipe)))
+    for slurm in (recipe.slurm, resolved.slurm):
+        asked = job_settings(slurm, stage_named("finetune_lm"))
+        assert (asked.partition, asked.gpus, asked.time) == ("gpu", 1, "2-0")
+        assert asked.cpus == (4 if overrides[:1] == ["slurm.jobs.gpu.cpus=4"] else None)
 
 
 def test_every_setting_has_a_meaning_a_type_and_a_default() -> None:
