@@ -17,9 +17,11 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from pipeline.errors import UsageError
 from pipeline.settings import (
+    JOB_KINDS,
     EvaluateClassifierSettings,
     EvaluateEnsembleSettings,
     InputSettings,
+    JobSettings,
     NumericalizeCorpusSettings,
     PrepareCorpusSettings,
     PublishedSettings,
@@ -34,6 +36,7 @@ from pipeline.training_settings import FinetuneLMSettings, TrainClassifierSettin
 DEFAULT_RECIPE = "sample"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What runs and variants may be called."""
+_JOBS = ("slurm", "jobs")
 
 
 class Recipe(Section):
@@ -149,13 +152,15 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not parents:
         raise UsageError(f"--set {override!r} names no section.", "Write --set section.key=value.")
     try:
-        for key in parents:
+        for depth, key in enumerate(parents):
+            if tuple(parents[:depth]) == _JOBS and key in Recipe.model_fields:
+                node.setdefault(key, {})  # the first word on this stage's job
             node = node[int(key)] if isinstance(node, list) else node[key]
         if isinstance(node, list):
             node[int(last)] = value
         else:
             node[last] = value
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise UsageError(f"--set {path}: there is no such setting.", _suggest(path.split("."))) from None
 
 
@@ -186,6 +191,9 @@ def _suggest(path: Sequence[str]) -> str:
     """The known setting nearest to `path`: first one of the same section, then the same key in another section."""
     wanted = ".".join(path)
     known = list(setting_paths())
+    if tuple(path[:2]) == _JOBS:
+        of = (*JOB_KINDS, *Recipe.model_fields)
+        known = [".".join((*_JOBS, name, key)) for name in of for key in JobSettings.model_fields]
     section = path[0] + "."
     in_section = [p for p in known if p.startswith(section)]
     by_key = {p.rsplit(".", 1)[-1]: p for p in known if "." in p}

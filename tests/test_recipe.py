@@ -131,6 +131,11 @@ def test_an_override_reaches_into_phases(recipe_file: str) -> None:
          "1000000000"),
         ("tokenize_corpus.character_coverage=0.97", "Input should be greater than or equal to 0.98, not 0.97."),
         ("slurm.jobs=3", "--set: slurm.jobs: Input should be a valid dictionary, not 3."),
+        ("slurm.jobs.finetun_lm.time=5", "--set slurm.jobs.finetun_lm.time: there is no such setting. Did you mean "
+         "'slurm.jobs.finetune_lm.time'?"),
+        ("slurm.jobs.finetune_lm.tme=5", "--set: there is no setting 'slurm.jobs.finetune_lm.tme'. Did you mean "
+         "'slurm.jobs.finetune_lm.time'?"),
+        ("slurm.jobs.finetune_lm.options.time=5", "--set slurm.jobs.finetune_lm.options.time: there is no such "),
         ("finetune_lm.checkpoint_minutes=inf", "finetune_lm.checkpoint_minutes: Input should be a finite number, not "
          "inf."),
         ("finetune_lm.phases.0.lr=nan", "finetune_lm.phases.0.lr: Input should be a finite number, not nan."),
@@ -227,6 +232,14 @@ def test_a_job_of_a_stage_keeps_what_only_its_kind_asks_for(
         asked = job_settings(slurm, stage_named("finetune_lm"))
         assert (asked.partition, asked.gpus, asked.time) == ("gpu", 1, "2-0")
         assert asked.cpus == (4 if overrides[:1] == ["slurm.jobs.gpu.cpus=4"] else None)
+
+
+def test_an_override_may_give_a_stage_a_job_of_its_own(recipe_file: str) -> None:
+    recipe = load_recipe(recipe_file, [
+        "slurm.jobs.gpu.gpus=1", "slurm.jobs.finetune_lm.time=2-0", "slurm.jobs.finetune_lm.memory=64G",
+    ])
+    asked = job_settings(recipe.slurm, stage_named("finetune_lm"))
+    assert (asked.gpus, asked.time, asked.memory) == (1, "2-0", "64G")
 
 
 def test_every_setting_has_a_meaning_a_type_and_a_default() -> None:
