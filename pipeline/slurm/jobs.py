@@ -103,13 +103,16 @@ def seconds(time: str) -> int:
 
 
 def _check_time(stage: Stage, asked: JobSettings, warn_s: int) -> None:
-    """A job that is warned as soon as it starts would be stopped again and again."""
-    if asked.time is not None and seconds(asked.time) <= warn_s:
-        raise UsageError(
-            f"Jobs of {stage.name} have {seconds(asked.time)} seconds, and slurm.warn_s asks them to stop {warn_s} "
-            "before the end.",
-            f"Give them more time, or lower slurm.warn_s: --set slurm.warn_s={max(10, seconds(asked.time) // 4)}.",
-        )
+    """A job that is warned as soon as it starts would be stopped again and again; to sbatch no time is no limit."""
+    if asked.time is None or not 0 < seconds(asked.time) <= warn_s:
+        return
+    lower = max(10, seconds(asked.time) // 4)
+    or_else = f", or lower slurm.warn_s: --set slurm.warn_s={lower}" if lower < seconds(asked.time) else ""
+    raise UsageError(
+        f"Jobs of {stage.name} have {seconds(asked.time)} seconds, and slurm.warn_s asks them to stop {warn_s} "
+        "before the end.",
+        f"Give them more time{or_else}.",
+    )
 
 
 def _check_names(settings: SlurmSettings) -> None:

@@ -89,6 +89,17 @@ def test_a_job_that_would_be_stopped_at_once_is_refused() -> None:
     assert jobs_of("imdb", "slurm.jobs.gpu.time=4", "slurm.warn_s=60")
 
 
+def test_a_time_of_zero_is_no_limit_as_it_is_to_sbatch() -> None:
+    assert [job.settings.time for job in jobs_of("imdb", "slurm.jobs.gpu.time=0")[3:5]] == ["0", "0"]
+    assert jobs_of("imdb", "slurm.jobs.gpu.time=0:00")
+
+
+def test_no_warning_fits_into_a_few_seconds() -> None:
+    with pytest.raises(UsageError, match="asks them to stop 300 before the end") as caught:
+        jobs_of("imdb", "slurm.jobs.gpu.time=0:10")
+    assert caught.value.mend == "Give them more time."
+
+
 def test_a_job_of_no_stage_is_refused() -> None:
     plan = resolve(Request(recipe="imdb"))
     slurm = plan.runs[0].recipe.slurm
