@@ -8,8 +8,8 @@ from pathlib import Path
 from pipeline.plain_templates import rendered
 from pipeline.progress import printable
 from pipeline.settings import JobSettings, SlurmSettings
-from pipeline.slurm.jobs import Job
-from pipeline.stage import Run
+from pipeline.slurm.jobs import SHARDS, Job
+from pipeline.stage import ENSEMBLE, STAGES, Run
 from pipeline.storage import write_durably
 
 FOLDER = "slurm"
@@ -20,8 +20,12 @@ _TEMPLATES = ("pipeline.slurm", "templates")
 
 
 def write_files(folder: Path, jobs: Sequence[Job], command: str) -> None:
-    """Write one file per job, and one that runs them all where there is no Slurm."""
+    """Write one file per job, and one that runs them all where there is no Slurm; those of earlier jobs go."""
     (folder / LOGS).mkdir(parents=True, exist_ok=True)
+    written = {f"{stage.name}{ending}.sh" for stage in (*STAGES, ENSEMBLE) for ending in ("", SHARDS)}
+    for path in folder.glob("[0-9][0-9]-*.sh"):
+        if path.name[len("00-"):] in written:
+            path.unlink()
     for job in jobs:
         write_durably(file_of(folder, job), job_file(folder, job, command))
     write_durably(folder / CHAIN, rendered(

@@ -10,6 +10,9 @@ from pipeline.runs import Plan
 from pipeline.settings import JOB_KINDS, JobSettings, SlurmSettings
 from pipeline.stage import ENSEMBLE, PREPARE, STAGES, TOKENIZE, Run, Stage
 
+SHARDS = "-shards"
+"""Ends the name of a job that makes a stage's shares."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -27,7 +30,7 @@ class Job:
     @property
     def name(self) -> str:
         """`02-tokenize_corpus`: of its file and its log."""
-        return f"{self.number:02d}-{self.stage.name}{'-shards' if self.shards > 1 else ''}"
+        return f"{self.number:02d}-{self.stage.name}{SHARDS if self.shards > 1 else ''}"
 
     @property
     def elements(self) -> list[tuple[Run, tuple[str, ...]]]:

@@ -39,3 +39,14 @@ def test_a_job_of_a_stage_asks_for_what_its_kind_does_whatever_is_overridden(tmp
         call(*given, *more)
         asked = asked_for(tmp_path / "data/cl/slurm", "04-finetune_lm")
         assert asked >= {"--partition=gpu", "--gres=gpu:1", "--time=2-0"}, more
+
+
+def test_files_of_an_earlier_submit_are_gone_and_those_of_others_are_not(tmp_path: Path) -> None:
+    given = ("submit", "--recipe", "smoke", "--source", "x.csv", "--dry-run", "--home", str(tmp_path))
+    call(*given, "--set", "slurm.shards=2")
+    folder = tmp_path / "data/smoke/slurm"
+    (folder / "05-finetune_lm-longer.sh").touch()
+    call(*given, "--from", "finetune_lm", "--until", "train_classifier")
+    assert sorted(path.name for path in folder.glob("*.sh")) == [
+        "01-finetune_lm.sh", "02-train_classifier.sh", "05-finetune_lm-longer.sh", "chain.sh",
+    ]
