@@ -1,5 +1,6 @@
 """The `submit` command: its options, and what was handed in."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -46,16 +47,17 @@ def command(
     words = ["submit", *(["--from", first] if first else []), *(["--until", last] if last else [])]
     command_line = plan.command_line.command(*words, *(["--seeds", seeds] if seeds else []))
     files.write_files(folder, jobs, command_line)
-    ids: dict[str, str] = {}
-    if not dry_run:
-        for one in plans:
-            runs.remember(one)
-        ids = queue.submit(folder, jobs)
+    ids = {} if dry_run else queue.submit(folder, jobs, lambda: _remember(plans))
     for job in jobs:
         elements = f", {len(job.elements)} elements" if len(job.elements) > 1 else ""
         print(f"{ids.get(job.name, 'not handed in')}  {files.file_of(folder, job)}{elements}")
     if dry_run:
         print(f"without Slurm: bash {folder / files.CHAIN}")
+
+
+def _remember(plans: Sequence[runs.Plan]) -> None:
+    for plan in plans:
+        runs.remember(plan)
 
 
 def _with_seed(plan: runs.Plan, seed: int) -> runs.Plan:

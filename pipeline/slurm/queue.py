@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,54 @@ RECORD = "jobs.json"
 UNLISTED, UNKNOWN = "not in the queue", "state unknown here"
 """Of a job that Slurm does not list any more, and where Slurm cannot be asked."""
 _TIMEOUT_S = 60
+_UNREACHABLE = (
+    "Could not establish a configuration source", "Unable to contact slurm controller", "Socket timed out",
+    "Zero Bytes were transmitted", "Communication connection failure",
+)
+"""What Slurm's programs say if they cannot talk to it."""
 
 
-def submit(folder: Path, jobs: Sequence[Job]) -> dict[str, str]:
+def submit(folder: Path, jobs: Sequence[Job], accepted: Callable[[], None]) -> dict[str, str]:
     """Hand the jobs to Slurm, each after those it waits for; their ids by the name of the job.
 
-    The ids are written down after each job, so that none is lost. Raises UsageError if Slurm is not here, InputError
-    for what it refuses.
+    The ids are written down after each job, so that none is lost; `accepted` is called once, after the first. Raises
+    UsageError if Slurm is not here, InputError for what it refuses; both tell what was handed in before.
     """
     ids: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
-    for job in jobs:
-        waits = [f"--dependency={job.dependency}:{':'.join(ids[other.name] for other in job.after)}",
-                 "--kill-on-invalid-dep=yes"] if job.after else []
-        ids[job.name] = _call("sbatch", "--parsable", *waits, str(file_of(folder, job))).split(";")[0].strip()
-        rows.append({
-            "id": ids[job.name], "stage": job.stage.name, "runs": [run.name for run, _ in job.elements],
-            "file": file_of(folder, job).name, "log": str(log_of(folder, job).relative_to(folder)), "submitted": now(),
-        })
-        write_durably(folder / RECORD, json.dumps(rows, indent=2) + "\n")
+    rows = _still_listed(folder)
+    try:
+        for job in jobs:
+            waits = [f"--dependency={job.dependency}:{':'.join(ids[other.name] for other in job.after)}",
+                     "--kill-on-invalid-dep=yes"] if job.after else []
+            ids[job.name] = _call("sbatch", "--parsable", *waits, str(file_of(folder, job))).split(";")[0].strip()
+            rows.append({
+                "id": ids[job.name], "stage": job.stage.name, "runs": [run.name for run, _ in job.elements],
+                "file": file_of(folder, job).name, "log": str(log_of(folder, job).relative_to(folder)),
+                "submitted": now(),
+            })
+            write_durably(folder / RECORD, json.dumps(rows, indent=2) + "\n")
+            if len(ids) == 1:
+                accepted()
+    except PipelineError as error:
+        if ids:
+            error.what += f" Already handed in: {', '.join(ids.values())}."
+            error.mend = f"{error.mend} Before you submit again: scancel {' '.join(ids.values())}".strip()
+        raise
     return ids
 
 
+def _still_listed(folder: Path) -> list[dict[str, Any]]:
+    """The rows of earlier jobs that Slurm lists; all of them where it cannot be asked."""
+    rows = recorded(folder)
+    try:
+        listed = {job.partition("_")[0] for job in states([row["id"] for row in rows])}
+    except PipelineError:
+        return rows
+    return [row for row in rows if row["id"] in listed]
+
+
 def recorded(folder: Path) -> list[dict[str, Any]]:
-    """The jobs that were handed in last from `folder`; none if there were none."""
+    """The jobs that were handed in from `folder`: the last ones, and earlier ones that were listed still."""
     try:
         rows: list[dict[str, Any]] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -95,5 +119,11 @@ def _call(*words: str, fine_if: str | None = None) -> str:
     except subprocess.TimeoutExpired:
         raise InputError(f"{words[0]} did not answer within {_TIMEOUT_S} s.", "Give the command again later.") from None
     if done.returncode and not (fine_if and fine_if in done.stderr):
-        raise InputError(f"{words[0]} refused: {done.stderr.strip()}.", "Correct [slurm] in the recipe.")
+        lines = done.stderr.strip().splitlines()
+        if any(sign in done.stderr for sign in _UNREACHABLE):
+            reason = lines[0].removeprefix(f"{words[0]}: ").removeprefix("error: ").rstrip(".")
+            raise InputError(
+                f"{words[0]} cannot reach Slurm: {reason}.", "Give the command again when squeue answers here."
+            )
+        raise InputError(f"{words[0]} refused: {'; '.join(lines)}.", "Correct [slurm] in the recipe.")
     return done.stdout

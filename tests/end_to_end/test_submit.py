@@ -1,7 +1,10 @@
 """The `submit` command: what it writes, what it refuses, and what it says if Slurm refuses."""
 
+import json
+import os
 from pathlib import Path
 
+import pytest
 from command_line import call
 
 SLURM = """
@@ -50,3 +53,83 @@ def test_files_of_an_earlier_submit_are_gone_and_those_of_others_are_not(tmp_pat
     assert sorted(path.name for path in folder.glob("*.sh")) == [
         "01-finetune_lm.sh", "02-train_classifier.sh", "05-finetune_lm-longer.sh", "chain.sh",
     ]
+
+
+SBATCH = """#!/bin/bash
+cd "$(dirname "$0")"
+n=$(cat count 2>/dev/null || echo 100)
+[ "$n" -lt "$(cat limit)" ] || { cat refusal >&2; exit 1; }
+echo $((n + 1)) > count
+echo "$n"
+"""
+"""Takes jobs up to a number and refuses the next."""
+SQUEUE = """#!/bin/bash
+cat "$(dirname "$0")/listed"
+"""
+REFUSAL = "sbatch: error: invalid partition: gpu\nsbatch: error: Batch job submission failed\n"
+
+
+class Slurm:
+    """Programs of Slurm's names, first in PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE)):
+            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).chmod(0o755)
+        self.set()
+
+    def set(self, limit: int = 1000, refusal: str = REFUSAL, listed: str = "") -> None:
+        """Take jobs below the number `limit`, then fail with `refusal`; `listed` is the queue."""
+        for name, value in (("limit", limit), ("refusal", refusal), ("listed", listed)):
+            (self.folder / name).write_text(str(value), encoding="utf-8")
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """Slurm's programs, which take every job."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return Slurm(tmp_path / "bin")
+
+
+GIVEN = ("submit", "--recipe", "smoke", "--source", "x.csv", "--home")
+
+
+def ids(home: Path) -> list[str]:
+    """Of the jobs that are written down."""
+    return [row["id"] for row in json.loads((home / "data/smoke/slurm/jobs.json").read_text(encoding="utf-8"))]
+
+
+def test_a_refusal_midway_tells_what_was_handed_in(tmp_path: Path, slurm: Slurm) -> None:
+    slurm.set(limit=103)
+    refused = call(*GIVEN, str(tmp_path), exit_code=3)
+    assert refused.stderr == (
+        "error: sbatch refused: sbatch: error: invalid partition: gpu; sbatch: error: Batch job submission failed. "
+        "Already handed in: 100, 101, 102. Correct [slurm] in the recipe. "
+        "Before you submit again: scancel 100 101 102\n"
+    )
+    assert ids(tmp_path) == ["100", "101", "102"]
+    slurm.set(listed="100 RUNNING None\n102 PENDING Dependency\n")
+    call(*GIVEN, str(tmp_path), "--until", "tokenize_corpus")
+    assert ids(tmp_path) == ["100", "102", "103", "104"]
+
+
+def test_a_request_that_slurm_does_not_take_is_not_remembered(tmp_path: Path, slurm: Slurm) -> None:
+    slurm.set(limit=100)
+    refused = call(*GIVEN, str(tmp_path), exit_code=3)
+    assert "Already handed in" not in refused.stderr
+    assert not (tmp_path / "data/smoke/run.json").exists()
+    slurm.set(limit=101)
+    call(*GIVEN, str(tmp_path), exit_code=3)
+    assert (tmp_path / "data/smoke/run.json").exists()
+
+
+def test_a_slurm_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, slurm: Slurm) -> None:
+    slurm.set(limit=100, refusal="sbatch: error: fetch_config: DNS SRV lookup failed\n"
+              "sbatch: fatal: Could not establish a configuration source\n")
+    refused = call(*GIVEN, str(tmp_path), exit_code=3)
+    assert refused.stderr == (
+        "error: sbatch cannot reach Slurm: fetch_config: DNS SRV lookup failed. "
+        "Give the command again when squeue answers here.\n"
+    )
