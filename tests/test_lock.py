@@ -1,5 +1,7 @@
 """The lock of an artifact: one holder, named to the others, gone with its process."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -47,6 +49,29 @@ def test_a_lock_names_its_holder_and_ends_with_it(target: Path, monkeypatch: pyt
     with locked(target):
         assert json.loads(target.with_name(".corpus.owner.json").read_text())["pid"] == os.getpid()
     assert not target.with_name(".corpus.owner.json").exists()
+
+
+def test_without_locks_of_the_kernel_a_holder_that_is_gone_is_named_with_the_file_to_remove(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_flock(_file: int, _operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    with locked(target), pytest.raises(LockedError, match="is being written"), locked(target):
+        pytest.fail("two holders")
+    lock = target.with_name(".corpus.lock")
+    lock.write_text(f"{os.getpid()}\nnode-a\n", encoding="utf-8")  # as it lies there after a job was killed elsewhere
+    target.with_name(".corpus.owner.json").write_text('{"pid": 12, "host": "node-a", "job_id": "4711"}')
+    with pytest.raises(LockedError) as caught, locked(target):
+        pytest.fail("two holders")
+    assert str(caught.value) == (
+        f"{target} is being written by process 12 on host node-a, job 4711. Wait for it, or choose another --run. This "
+        f"disk has no locks that end with their process: if it is surely gone, rm {lock}"
+    )
+    lock.unlink()
+    with locked(target):
+        assert lock.exists()
 
 
 def test_an_error_frees_the_lock_and_its_owner_file(target: Path) -> None:
