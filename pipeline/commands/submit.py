@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline import runs
+from pipeline import refusals, runs
 from pipeline.commands.naming import names_a_run
-from pipeline.errors import UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.options import OfflineOption
-from pipeline.stage import ENSEMBLE, STAGE_NAMES, select
+from pipeline.stage import ENSEMBLE, STAGE_NAMES, Stage, select
 
 
 @names_a_run
@@ -43,6 +43,8 @@ def command(
     plans = [plan] if seeds is None else [_with_seed(plan, seed) for seed in _numbers(seeds)]
     stages = select(first, last)
     jobs = plan_jobs(plans, stages if last else (*stages, ENSEMBLE))
+    for one in plans:
+        _check(one, stages if last else (*stages, ENSEMBLE))
     folder = request.home / "data" / plan.name / files.FOLDER
     words = ["submit", *(["--from", first] if first else []), *(["--until", last] if last else [])]
     command_line = plan.command_line.command(*words, *(["--seeds", seeds] if seeds else []))
@@ -53,6 +55,20 @@ def command(
         print(f"{ids.get(job.name, 'not handed in')}  {files.file_of(folder, job)}{elements}")
     if dry_run:
         print(f"without Slurm: bash {folder / files.CHAIN}")
+
+
+def _check(plan: runs.Plan, stages: Sequence[Stage]) -> None:
+    """InputError if a job is certain to be refused: its stage would read, or replace, what was made otherwise."""
+    refusals.check_line(plan, stages)
+    for run, wanted in plan.steps(stages):
+        for found in plan.status(run):
+            # No fingerprint: its inputs are not made yet, and may be what it was made of.
+            certain = found.fingerprint is not None or found.manifest is None
+            if found.stage in wanted and not found.given and runs.needs_force(found) and certain:
+                raise InputError(
+                    f"{found.stage.name} would not replace {found.path}: {found.why.rstrip('.')}.",
+                    f"Replace it and what follows: {run.again('--force')} (or choose a new --run).",
+                )
 
 
 def _remember(plans: Sequence[runs.Plan]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,37 @@ def test_a_slurm_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path, slur
         "error: sbatch cannot reach Slurm: fetch_config: DNS SRV lookup failed. "
         "Give the command again when squeue answers here.\n"
     )
+
+
+def refused_by(home: Path, arguments: list[str], *more: str) -> str:
+    """What `submit` says to a request that `run` would refuse; it writes and hands in nothing."""
+    remembered = (home / "data/smoke/run.json").read_bytes()
+    refused = call("submit", *arguments, "--home", str(home), *more, exit_code=3)
+    assert (home / "data/smoke/run.json").read_bytes() == remembered
+    assert not (home / "data/smoke/slurm").exists()
+    assert refused.stdout == ""
+    return str(refused.stderr)
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_jobs_that_are_certain_to_be_refused_are_not_handed_in(
+    finished: Path, arguments: list[str], slurm: Slurm, more: tuple[str, ...]
+) -> None:
+    said = refused_by(finished, arguments, "--set", "finetune_lm.bs=6", *more)
+    assert f"error: finetune_lm would not replace {finished}/models/smoke/lm-fwd: finetune_lm.bs was " in said
+    assert " --set finetune_lm.bs=6 " in said
+    assert said.endswith(" --force (or choose a new --run).\n")
+    assert "python -m pipeline run --recipe smoke" in said
+    said = refused_by(finished, arguments, "--set", "tokenize_corpus.vocab_size=300", "--from", "finetune_lm", *more)
+    assert "finetune_lm would read" in said
+    assert not (slurm.folder / "count").exists()
+
+
+def test_jobs_that_would_go_through_are_handed_in(
+    tmp_path: Path, finished: Path, arguments: list[str], slurm: Slurm
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(finished, home)
+    shutil.rmtree(home / "models/smoke/lm-fwd")
+    call("submit", *arguments, "--home", str(home))
+    assert (slurm.folder / "count").read_text(encoding="utf-8") == "106\n"
