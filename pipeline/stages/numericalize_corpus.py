@@ -56,7 +56,7 @@ def run(context: StageContext) -> StageOutcome:
             f"No token of the training text gets an id with numericalize_corpus.min_freq {settings.min_freq}.",
             "Lower numericalize_corpus.min_freq.",
         )
-    id_of_type = ids_of_types(names, vocabulary)
+    id_of_type = ids_of_types(names, {token: number for number, token in enumerate(vocabulary)})
     unknown = {split: _share(counts[split], id_of_type == vocabulary.index(UNK)) for split in SPLITS}
     in_training = _share(training, id_of_type == vocabulary.index(UNK))
     if in_training is not None and in_training > 0.5:

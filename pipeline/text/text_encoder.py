@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.corpus.cleaning import clean_text
-from pipeline.text.rules import UNK
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
-from pipeline.text.vocabulary import read_vocabulary
+from pipeline.text.vocabulary import ids_of_types, read_vocabulary
 
 Ids = NDArray[np.int64]
 
@@ -50,5 +49,4 @@ class TextEncoder:
         return tokens, self._ids(tokens)
 
     def _ids(self, tokens: Sequence[str]) -> Ids:
-        unknown = self.numbers[UNK]
-        return np.array([self.numbers.get(token, unknown) for token in tokens], dtype=np.int64)
+        return ids_of_types(tokens, self.numbers).astype(np.int64)

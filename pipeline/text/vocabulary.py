@@ -1,14 +1,14 @@
 """Which tokens get an id."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
-from pipeline.text.rules import SPECIAL_TOKENS, UNK
+from pipeline.text.rules import PAD, SPECIAL_TOKENS, UNK
 
 VOCABULARY_FILE = "vocabulary.json"
 
@@ -47,8 +47,10 @@ def read_vocabulary(folder: Path) -> list[str]:
     return vocabulary
 
 
-def ids_of_types(types: Sequence[str], vocabulary: Sequence[str]) -> npt.NDArray[np.uint32]:
-    """The id of each type; tokens outside the vocabulary get that of xxunk."""
-    numbers = {token: i for i, token in enumerate(vocabulary)}
+def ids_of_types(types: Sequence[str], numbers: Mapping[str, int]) -> npt.NDArray[np.uint32]:
+    """The id of each type in a vocabulary of these `numbers`; tokens outside it get that of xxunk.
+
+    So does a word that is written like the token of padding, which no model would read.
+    """
     unknown = numbers[UNK]
-    return np.array([numbers.get(token, unknown) for token in types], dtype=np.uint32)
+    return np.array([unknown if token == PAD else numbers.get(token, unknown) for token in types], dtype=np.uint32)

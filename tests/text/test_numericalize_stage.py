@@ -12,6 +12,7 @@ from workshop import Row, Workshop, seal_folder
 from pipeline.errors import DataError, InputError, UsageError
 from pipeline.text.ids import IdStore
 from pipeline.text.rules import SPECIAL_TOKENS
+from pipeline.text.text_encoder import TextEncoder
 from pipeline.text.vocabulary import read_vocabulary
 
 ROWS: list[Row] = [
@@ -51,6 +52,18 @@ def test_ids_lead_back_to_the_tokens(workshop: Workshop) -> None:
     }
     with pytest.raises(UsageError, match="no split 'dev'"):
         store.documents("dev")
+
+
+def test_a_word_that_is_written_like_padding_is_unknown(workshop: Workshop) -> None:
+    """As padding it would be left out of every model's sight, and be no word of the text to a classifier's pooling."""
+    workshop.corpus([*ROWS, ("train", "pos", "good xxpad film")])
+    workshop.tokenize()
+    sealed = workshop.numericalize(min_freq=2)
+    store, encoder = IdStore.open(sealed), TextEncoder.load(sealed.path)
+    ids = store.document(len(store) - 1).tolist()
+    assert [store.vocabulary[i] for i in ids] == ["xxbos", "good", "xxunk", "film"]
+    assert encoder.encode(["good xxpad film"])[0].tolist() == ids
+    assert [found.tolist() for found in encoder.encode(["film", "good xxpad film"])][1] == ids
 
 
 def test_another_vocabulary_never_tokenizes_again(workshop: Workshop) -> None:
