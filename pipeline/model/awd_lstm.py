@@ -15,11 +15,12 @@ from fastai.text.models.core import (
     SequentialRNN,
     masked_concat_pool,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
 from pipeline.model.architecture import PAD_ID, Architecture, HeadShape
+from pipeline.model.lstm import Lstm
 from pipeline.training_settings import FinetuneLMSettings, TrainClassifierSettings
 
 
@@ -100,7 +101,7 @@ class AwdLstm(AWD_LSTM):
         self.encoder_dp = _EmbeddingDropout(self.encoder, embed_p)
 
     def _one_rnn(self, n_in: int, n_out: int, bidir: bool, weight_p: float, layer: int) -> Any:
-        return _WeightDropout(nn.LSTM(n_in, n_out, 1, batch_first=True, bidirectional=bidir), weight_p)
+        return _WeightDropout(Lstm(n_in, n_out, 1, batch_first=True, bidirectional=bidir), weight_p)
 
 
 class _SentenceEncoder(SentenceEncoder):

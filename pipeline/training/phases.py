@@ -18,9 +18,11 @@ import torch
 from fastai.callback.core import TrainEvalCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Callback, CastToTensor
+from torch import nn
 
 from pipeline import stopping
 from pipeline.errors import DivergedError, UsageError
+from pipeline.model.lstm import Lstm
 from pipeline.progress import Reporter, format_duration
 from pipeline.stage import StageContext
 from pipeline.training.accumulation import Accumulation
@@ -103,6 +105,7 @@ def train_phases(
     learn = make_learner(
         task, settings, device, [precision, guard, checkpointer, *sharing(task, settings, group, seed)]
     )
+    _tell_of_own_layers(learn.model, task.name, device, reporter)
     start = checkpointer.find()
     checkpointer.restore_counters(precision, guard)
     for i, phase in enumerate(phases):
@@ -147,6 +150,18 @@ def open_layers(learn: ResumableLearner, name: str, phase: Phase) -> None:
 
 def _fewest_epochs(phase: Phase) -> int:
     return phase.epochs if phase.patience is None else min(phase.epochs, phase.patience + 1)
+
+
+def _tell_of_own_layers(model: nn.Module, name: str, device: Device, reporter: Reporter) -> None:
+    with device.kernels(), device.autocast():
+        layers = [layer for layer in model.modules() if isinstance(layer, Lstm)]
+        own = {layer.hidden_size for layer in layers if layer.learns_by_recurrence()}
+    if own:
+        units = " and ".join(f"{units:,}" for units in sorted(own))
+        reporter.line(
+            f"{name}: LSTM layers of {units} units learn by this pipeline's own kernel; torch's gradients of them are "
+            "wrong in bf16 on this CPU"
+        )
 
 
 def make_learner(

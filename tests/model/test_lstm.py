@@ -1,0 +1,119 @@
+"""The LSTM's gradients: in bfloat16 near those in float32, at every size and on every CPU."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.model import lstm as lstm_module
+from pipeline.model.architecture import Architecture
+from pipeline.model.awd_lstm import build_language_model
+from pipeline.model.lstm import Lstm, State
+
+N_ROWS, N_TOKENS = 5, 7
+
+
+def gradients(layer: nn.LSTM, rows: Tensor, before: State, towards: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    """Outputs and states, and the gradients of what was read, the states before and the weights."""
+    read = [part.detach().requires_grad_() for part in (rows, *before)]
+    outputs, after = layer(read[0], (read[1], read[2]))
+    found = (outputs, *after)
+    along = [t.to(f.dtype) for t, f in zip(towards, found, strict=True)]
+    back = torch.autograd.grad(found, [*read, *layer.parameters()], along)
+    return [*(part.detach() for part in found), *back]
+
+
+def relative_errors(found: list[Tensor], right: list[Tensor]) -> list[float]:
+    return [float((f.float() - r).norm() / r.norm()) for f, r in zip(found, right, strict=True)]
+
+
+def case(n_in: int, n_hid: int) -> tuple[Lstm, Tensor, State, tuple[Tensor, Tensor, Tensor]]:
+    torch.manual_seed(1)
+    state = (1, N_ROWS, n_hid)
+    towards = torch.randn(N_ROWS, N_TOKENS, n_hid), torch.randn(state), torch.randn(state)
+    layer = Lstm(n_in, n_hid, batch_first=True)
+    return layer, torch.randn(N_ROWS, N_TOKENS, n_in), (torch.randn(state), torch.randn(state)), towards
+
+
+@pytest.mark.parametrize("size", [(12, 8), (400, 768), (400, 1150), (400, 1152), (1152, 400), (1024, 1024)])
+def test_gradients_in_bf16_are_near_those_in_fp32(size: tuple[int, int]) -> None:
+    """oneDNN's are not at (400, 1152) and (1024, 1024) on a processor with AMX."""
+    parts = case(*size)
+    right = gradients(*parts)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(*parts)
+    assert found[0].dtype == torch.bfloat16
+    assert max(relative_errors(found, right)) < 0.02
+
+
+@pytest.fixture
+def torch_errs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this CPU's gradients were wrong at every size."""
+    monkeypatch.setattr(lstm_module, "torch_learns", lambda n_in, n_hid: False)
+
+
+@pytest.mark.usefixtures("torch_errs")
+@pytest.mark.parametrize("size", [(12, 8), (400, 768), (33, 65)])
+def test_the_own_kernel_does_what_torchs_does(size: tuple[int, int]) -> None:
+    parts = case(*size)
+    assert not parts[0].learns_by_recurrence()
+    right = gradients(*parts)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert parts[0].learns_by_recurrence()
+        found = gradients(*parts)
+    assert max(relative_errors(found, right)) < 0.02
+
+
+@pytest.mark.usefixtures("torch_errs")
+def test_its_products_are_exact_where_the_type_is() -> None:
+    """In float64, where rounding hides nothing; no type that a training has."""
+    layer, rows, before, towards = case(12, 8)
+    layer, rows, before = layer.double(), rows.double(), (before[0].double(), before[1].double())
+    right = gradients(layer, rows, before, towards)
+    bias = layer.bias_ih_l0 + layer.bias_hh_l0
+    read = [part.detach().requires_grad_() for part in (rows, before[0][0], before[1][0])]
+    found = lstm_module._Recurrence.apply(*read, layer.weight_ih_l0, layer.weight_hh_l0, bias)
+    along = [towards[0].double(), *(part[0].double() for part in towards[1:])]
+    back = torch.autograd.grad(found, [*read, *list(layer.parameters())[:3]], along)
+    for ours, theirs in zip([*found, *back], right, strict=False):
+        torch.testing.assert_close(ours, theirs.reshape(ours.shape), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.usefixtures("torch_errs")
+def test_a_graph_can_be_followed_twice_and_frozen_weights_have_no_gradient() -> None:
+    """Adversarial training asks for a gradient before the others."""
+    layer, rows, before, _ = case(12, 8)
+    layer.weight_ih_l0.requires_grad_(False)
+    rows.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, _ = layer(rows, before)
+    loss = outputs.float().square().sum()
+    (first,) = torch.autograd.grad(loss, rows, retain_graph=True)
+    loss.backward()
+    assert rows.grad is not None
+    assert torch.equal(first, rows.grad)
+    assert layer.weight_ih_l0.grad is None
+    assert layer.weight_hh_l0.grad is not None
+
+
+def test_trying_torch_out_takes_no_random_number_of_the_training() -> None:
+    lstm_module.torch_learns.cache_clear()
+    state = torch.get_rng_state()
+    assert lstm_module.torch_learns(12, 8)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.usefixtures("torch_errs")
+def test_a_whole_language_model_has_the_gradients_of_fp32() -> None:
+    torch.manual_seed(2)
+    model = build_language_model(Architecture(60, 16, 40, 3)).train()
+    words = torch.randint(2, 60, (4, 17))
+
+    def found() -> list[Tensor]:
+        model.reset()
+        loss = model(words)[0].float().square().mean()
+        return list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
+
+    right = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        in_bf16 = found()
+    assert max(relative_errors(in_bf16, right)) < 0.1
