@@ -9,10 +9,12 @@ from fastai.learner import Callback
 from tiny_training import CLASSIFIER, FINGERPRINT, LM, classifier_task, train
 
 from pipeline.errors import UsageError
+from pipeline.model import lstm
 from pipeline.model.architecture import Architecture
 from pipeline.model.awd_lstm import build_language_model
 from pipeline.progress import Reporter
 from pipeline.training.checkpoints import CheckpointStore
+from pipeline.training.device import onednn_has_bf16
 from pipeline.training.metrics import bits_per_character, perplexity
 from pipeline.training.phases import PhaseLog, seed_weights
 from pipeline.training.resume import BestEpoch
@@ -38,6 +40,15 @@ def test_it_learns_and_its_log_says_what_a_batch_log_needs(tmp_path: Path) -> No
     for part in ("finetune_lm frozen 1/1", "loss ", "lr ", "tokens/s", " left"):
         assert part in line
     assert "\r" not in log
+
+
+def test_the_log_says_where_torch_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lstm, "torch_learns", lambda n_in, n_hid: n_hid != LM.n_hid)
+    told = f"finetune_lm: LSTM layers of {LM.n_hid} units learn by this pipeline's own kernel"
+    in_bf16 = train(tmp_path / "bf16", precision="bf16")
+    assert in_bf16.log.startswith(told) == onednn_has_bf16()  # elsewhere torch's own kernels run, which are right
+    assert in_bf16.trained.history[-1]["valid_loss"] < in_bf16.trained.history[0]["valid_loss"]
+    assert told not in train(tmp_path / "fp32").log
 
 
 def test_no_tensor_is_kept_for_every_step(tmp_path: Path) -> None:
