@@ -40,7 +40,7 @@ class Lstm(nn.LSTM):
         return outputs_BTH, (after_BH[None], cell_BH[None].to(dtype))
 
     def learns_by_recurrence(self) -> bool:
-        """True if a gradient that is asked for here, under autocast or not, would be wrong by torch's LSTM."""
+        """True if torch's LSTM would give wrong gradients now: under autocast in bfloat16, on a CPU where it errs."""
         return (
             self.weight_ih_l0.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") == torch.bfloat16 and bool(torch.backends.mkldnn.enabled)
