@@ -48,28 +48,19 @@ def _drop(weights: Tensor, p: float) -> Tensor:
 
 
 class _DroppedWeights(Function):
-    """`F.dropout`, which keeps a mask of bytes for the gradient, and whose result is of another type at once."""
+    """`F.dropout`, drawing the same numbers, whose result is of another type at once."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, p: float, dtype: torch.dtype) -> Tensor:
-        kept = _kept(weights, p)
-        ctx.save_for_backward(kept)
+        noise = torch.empty_like(weights).bernoulli_(1 - p)
+        ctx.save_for_backward(noise.to(torch.bool))
         ctx.factor = 1 / (1 - p)
-        return weights.mul(kept).mul_(ctx.factor).to(dtype)
+        return noise.div_(1 - p).mul_(weights).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (kept,) = ctx.saved_tensors
         return gradients[0].float() * kept * ctx.factor, None, None
-
-
-def _kept(weights: Tensor, p: float) -> Tensor:
-    """Which weights stay. On a CPU four come out of each number of 64 bits: torch draws them one after the other there,
-    one for each weight, while all but one core wait."""
-    if weights.device.type != "cpu":
-        return torch.empty_like(weights).bernoulli_(1 - p).to(torch.bool)
-    numbers = torch.empty(-(-weights.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    return (numbers.view(torch.int16)[: weights.numel()] >= int(p * 2**16) - 2**15).view(weights.shape)
 
 
 class _EmbeddingDropout(EmbeddingDropout):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from documents import random_documents
 from fastai.data.core import DataLoaders
@@ -43,7 +42,6 @@ class StepLosses(Callback):
             self.values.append(float(self.loss.detach()))
 
 
-@pytest.mark.usefixtures("fastais_masks")
 def test_thirty_steps_give_the_losses_of_language_model_learner(tmp_path: Path) -> None:
     documents = random_documents([150] * 65, VOCABULARY_SIZE)
     everything = np.arange(65)

@@ -38,7 +38,6 @@ def task_of(settings: FinetuneLMSettings | TrainClassifierSettings) -> Task:
     return language_model_task(settings, ())
 
 
-@pytest.mark.usefixtures("fastais_masks")
 @pytest.mark.parametrize("settings", [LM, CLASSIFIER])
 def test_it_finds_what_fastai_finds(settings: FinetuneLMSettings | TrainClassifierSettings, tmp_path: Path) -> None:
     settings = settings.model_copy(update={"clip": None})
