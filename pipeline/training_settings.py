@@ -19,7 +19,8 @@ class Phase(Section):
     )
     patience: Count | None = setting(
         None, "End the phase after this many epochs in a row without a better validation loss (finetune_lm) or "
-        "accuracy (train_classifier; a lower loss decides a tie); default: never.",
+        "accuracy (train_classifier; a lower loss decides a tie); default: never. finetune_lm with "
+        "patience seals the best epoch, not the last.",
     )
     train_last: Count | None = setting(None, "Train only the last this many layer groups; default: all.")
     schedule: Literal["one-cycle", "flat-cosine", "slanted-triangular"] = setting(

@@ -76,7 +76,7 @@ def task_of(rung: Rung, store: IdStore, splits: Splits, seed: int, device: Devic
         metrics=CLASSIFIER_METRICS, unit="documents", units=len(splits.train), weigh=weight_of(loss),
         summarize=classifier_figures,
         save=lambda folder: save_tensors(weights(model), folder / WEIGHTS),
-        load=lambda folder: load_tensors(weights(model), folder / WEIGHTS), keep_best=True,
+        load=lambda folder: load_tensors(weights(model), folder / WEIGHTS), keep_best="accuracy",
     )
 
 

@@ -63,7 +63,7 @@ def task_of(rung: Rung, store: IdStore, seed: int) -> Task:
         name=rung.name, model=model, splitter=one_group, loss=DecoderLoss(model[1].decoder), train=train, valid=valid,
         metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens, summarize=summarize,
         save=lambda folder: save_tensors(weights(model), folder / WEIGHTS),
-        load=lambda folder: load_tensors(weights(model), folder / WEIGHTS), keep_best=True,
+        load=lambda folder: load_tensors(weights(model), folder / WEIGHTS), keep_best="accuracy",
     )
 
 

@@ -94,6 +94,7 @@ def prepare(context: StageContext) -> Prepared:
         train=train, valid=valid, metrics=[TokenLoss(), TokenAccuracy()], unit="tokens", units=train.predicted_tokens,
         summarize=summarize, save=lambda folder: save_language_model(model, folder),
         load=lambda folder: load_language_model(model, folder),
+        keep_best="valid_loss" if any(phase.patience for phase in settings.phases) else None,
     )
     return Prepared(task, device, group, architecture, valid.predicted_tokens, matched)
 
@@ -105,19 +106,25 @@ def run(context: StageContext) -> StageOutcome:
     prepared = prepare(context)
     task, device, architecture = prepared.task, prepared.device, prepared.architecture
     trained = train_stage(context, prepared)
+    last = trained.history[-1]
+    if trained.average is not None:
+        sealed, weights = trained.average.record, str(trained.average)
+    else:
+        sealed = trained.best.record or last  # the best is known where a phase has patience
+        weights = f"epoch {sealed['epoch']}"
+        if sealed["epoch"] != last["epoch"]:
+            task.load(trained.best.folder)
     task.save(context.work)
     architecture.save(context.work / "architecture.json")
     write_history(trained.history, context.work)
     write_curve(trained.curve, context.work)
     copy_text_files(ids.path, context.work)
 
-    last = trained.history[-1]
     transductive = settings.transductive or bool(start and start.manifest.metrics["transductive"])
-    sealed = trained.average.record if trained.average else last
     return StageOutcome(
         metrics={
             **{key: sealed[key] for key in ("valid_loss", "perplexity", "accuracy", "bits_per_character")},
-            "weights": str(trained.average or f"epoch {last['epoch']}"),
+            "weights": weights,
             "epochs": len(trained.history),
             "train_tokens": task.units,
             "valid_tokens": prepared.valid_tokens,

@@ -118,7 +118,7 @@ def prepare(context: StageContext) -> Prepared:
         name="train_classifier", model=model, splitter=awd_lstm_clas_split, loss=loss,
         train=train, valid=valid, metrics=CLASSIFIER_METRICS, unit="documents", units=len(documents["train"]),
         summarize=classifier_figures, save=lambda folder: save_classifier(model, folder),
-        load=lambda folder: load_classifier(model, folder), keep_best=True, weigh=weight_of(loss),
+        load=lambda folder: load_classifier(model, folder), keep_best="accuracy", weigh=weight_of(loss),
         callbacks=callbacks, pools=True,
     )
     return Prepared(task, device, group, architecture, head, store.labels, len(documents["valid"]))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fastai.learner import Callback, Metric
 from torch import Tensor, nn
@@ -46,8 +46,8 @@ class Task:
     """Turns the metric values of an epoch into the figures of the history."""
     save: Callable[[Path], None]
     load: Callable[[Path], None]
-    keep_best: bool = False
-    """Keep the weights of the epoch with the highest validation accuracy, too."""
+    keep_best: Literal["accuracy", "valid_loss"] | None = None
+    """Keep the weights of the best epoch, too: of the highest accuracy on validation or of the lowest loss."""
     callbacks: Sequence[Callback] = ()
     weigh: Callable[[Tensor], float] | None = None
     """What the mean in the loss divides by, given the targets [B, ...] of a batch; default: the number of rows."""
@@ -64,8 +64,8 @@ class Task:
     def is_better(self, record: Record, other: Record) -> bool:
         """True if the validation figures of `record` are better than those of `other`.
 
-        Where the best epoch is kept, the higher accuracy counts, and the lower loss decides a tie; else the lower loss.
+        Where `keep_best` is accuracy, the higher one counts, and the lower loss decides a tie; else the lower loss.
         """
-        if not self.keep_best:
+        if self.keep_best != "accuracy":
             return record["valid_loss"] < other["valid_loss"]
         return (record["accuracy"], -record["valid_loss"]) > (other["accuracy"], -other["valid_loss"])

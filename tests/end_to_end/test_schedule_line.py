@@ -17,6 +17,9 @@ from pipeline.settings import RunSettings
 from pipeline.stage import Run, StageContext, open_inputs, stage_named
 from pipeline.stages import finetune_lm
 from pipeline.text.ids import IdStore
+from pipeline.training.averaging import validated
+from pipeline.training.phases import make_learner
+from pipeline.training.precision import MixedPrecision
 
 EVERYTHING = {
     "run.direction": "bwd",
@@ -87,6 +90,31 @@ def test_a_backward_language_model_reads_every_document_from_its_end(backwards: 
         read = np.concatenate([x[0].numpy() for x, _ in loader.batches(0)])
         assert np.array_equal(read, expected[: len(read)])
         assert len(read) > 100
+
+
+def test_with_patience_the_language_model_is_that_of_the_best_epoch(
+    finished: Path, arguments: list[str], tmp_path: Path
+) -> None:
+    worse = ["finetune_lm.phases.0.epochs=2", "finetune_lm.phases.0.patience=1", "finetune_lm.phases.1.lr=300"]
+    changes = [f"inputs.ids={finished / 'data/smoke/ids'}", *worse]
+    call(
+        "run", *arguments, "--home", str(tmp_path), "--until", "finetune_lm",
+        *(word for change in changes for word in ("--set", change)),
+    )
+    folder = tmp_path / "models/smoke/lm-fwd"
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    best = min(history, key=lambda record: record["valid_loss"])
+    metrics = manifest(folder)["metrics"]
+    assert best["epoch"] < history[-1]["epoch"] == metrics["epochs"]
+    assert (metrics["weights"], metrics["valid_loss"]) == (f"epoch {best['epoch']}", best["valid_loss"])
+
+    recipe = load_recipe("smoke", ["run.device=cpu", "run.precision=fp32"])
+    inputs = open_inputs(Run("smoke", recipe, finished), stage_named("finetune_lm"))
+    context = StageContext(recipe, recipe.finetune_lm, inputs, None, "", tmp_path, False, Reporter())
+    prepared = finetune_lm.prepare(context)
+    prepared.task.load(folder)
+    learn = make_learner(prepared.task, recipe.finetune_lm, prepared.device, [MixedPrecision(prepared.device)])
+    assert validated(learn, prepared.task)["valid_loss"] == pytest.approx(best["valid_loss"])
 
 
 def test_find_lr_suggests_a_rate_and_changes_no_artifact(finished: Path, arguments: list[str], tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def classifier_task(
         valid=valid, metrics=CLASSIFIER_METRICS, unit="documents", units=18,
         summarize=classifier_figures,
         save=lambda folder: save_classifier(model, folder), load=lambda folder: load_classifier(model, folder),
-        callbacks=callbacks, keep_best=True, pools=True,
+        callbacks=callbacks, keep_best="accuracy", pools=True,
     )
 
 
