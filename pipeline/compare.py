@@ -18,6 +18,7 @@ from pipeline.ladder.scoring import METRICS, headline
 from pipeline.progress import Reporter
 from pipeline.protocol import protocol_of
 from pipeline.recipe import shipped_recipes
+from pipeline.remembered import last_of
 from pipeline.report.summary import with_protocol
 from pipeline.runs import Plan, Request
 from pipeline.settings import RUNNING_TEXT_KINDS
@@ -83,7 +84,8 @@ def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter,
         run_stages(one_run, stages, reporter, force)
     rows = []
     for rung in rungs:
-        seeds = [run.recipe.run.seed + i for i in range(1 if rung.is_certain or _is_given(run, rung) else n_seeds)]
+        alike = _is_given(run, rung) or rung.same_for_every_seed(run.recipe.train_classifier.labelled)
+        seeds = [run.recipe.run.seed + i for i in range(1 if alike else n_seeds)]
         results = []
         for seed in seeds:
             stopping.check(f"compare, before {rung.name} with seed {seed},")
@@ -150,10 +152,19 @@ def _continued(run: Run, rungs: Sequence[Rung], rows: list[dict[str, Any]]) -> d
 
 
 def _with_seed(plan: Plan, seed: int) -> Run:
-    """The run with another seed for its models, on the same corpus and ids: a run of its own, RUN-sSEED."""
+    """The run with another seed for its models, on the same corpus and ids: a run of its own, RUN-sSEED.
+
+    UsageError if somebody made a run of that name, which reads no ids of another run.
+    """
     given = (f"inputs.{slot}={json.dumps(str(plan.runs[0].path(slot)))}" for slot in ("corpus", "ids"))
     overrides = (*plan.request.overrides, f"run.seed={seed}", *given)
     other = runs.resolve(replace(plan.request, run=f"{plan.name}-s{seed}", overrides=overrides, source=None))
+    before = last_of(other.request.home, other.name)
+    if before is not None and not any(override.startswith("inputs.ids=") for override in before.set):
+        raise UsageError(
+            f"The run with seed {seed} would be called {other.name}, and there is a run of that name.",
+            f"Compare with fewer --seeds, or rename data/{other.name} and models/{other.name}.",
+        )
     runs.remember(other)
     return other.runs[0]
 

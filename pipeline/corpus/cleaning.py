@@ -7,7 +7,8 @@
 - Other control characters (escape, form feed, C1, ...), text that spells a special token (xxbos, xxunk, ...), markup,
   right-to-left and combining characters and joined emoji are text and stay as they are. Documents with one of the
   first two are counted: terminals act on control characters, and fastai takes xxbos for its own.
-- A run of more than 1,000 characters without white space is kept and counted; the word and subword tokenizers cut it.
+- A run of more than 1,000 characters without white space is kept and counted; the word and subword tokenizers cut it,
+  and so does the character tokenizer with fastai's rules.
 - A document of more than 1,000,000 characters is kept whole; one of more than MAX_DOCUMENT_BYTES is refused.
 - Nothing is read as a missing value: "nan", "NULL" and "None" are text.
 - A label that is empty or blank means that the document is unlabelled text.

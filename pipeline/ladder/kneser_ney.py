@@ -8,10 +8,14 @@ Shapes: N tokens, V vocabulary, G different n-grams of one length, R positions t
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline import stopping
+from pipeline.ladder.rungs import KNESER_NEY
 
 Ints = NDArray[np.int64]
 FALLBACK_DISCOUNT = 0.5
@@ -31,6 +35,11 @@ class NGrams:
     counts: Ints
     """How often each occurs [G]; of lengths below the longest: after how many different words."""
     discount: float
+
+    @cached_property
+    def sums(self) -> Ints:
+        """Of the counts in front of each n-gram, and of all [G + 1]."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
 
     def find(self, keys: Ints) -> Ints:
         """The number of the n-gram with each key, -1 for none."""
@@ -75,11 +84,15 @@ class KneserNey:
         return sum(len(one.keys) for one in self.orders)
 
     def score(self, ids: NDArray[np.integer[Any]]) -> tuple[float, int]:
-        """Of the words after the first of a running text [N]: nats in all, and how many were the likeliest word."""
+        """Of the words after the first of a running text [N]: nats in all, and how many were the likeliest word.
+
+        Raises Stopped if a stop was asked for: a long text takes minutes.
+        """
         words, nats, hits = ids.astype(np.int64), 0.0, 0
         contexts = self._contexts(words)
         rows = max(1, _BLOCK_ELEMENTS // self.vocabulary)
         for start in range(1, len(words), rows):
+            stopping.check(KNESER_NEY)
             here = slice(start, start + rows)
             table = self._probabilities([of_length[here] for of_length in contexts], len(words[here]))
             nats -= float(np.log(table[np.arange(len(table)), words[here]]).sum())
@@ -103,24 +116,35 @@ class KneserNey:
 
     def _probabilities(self, contexts: list[Ints], n: int) -> NDArray[np.float64]:
         """Of every word after `n` contexts [R, V]; `contexts` are their numbers by length."""
-        table = np.full((n, self.vocabulary), 1.0 / self.vocabulary)
-        for one, numbers in zip(self.orders, [np.zeros(n, dtype=np.int64), *contexts], strict=True):
-            seen = np.flatnonzero(numbers >= 0)
-            starts, ends = (
-                np.searchsorted(one.keys, (numbers[seen] + after) * self.vocabulary) for after in (0, 1)
-            )
-            sums = np.concatenate([[0], np.cumsum(one.counts)])
-            totals = sums[ends] - sums[starts]
-            # A context that stands at the very beginning only follows no word: it says nothing.
-            seen, starts, ends, totals = (each[totals > 0] for each in (seen, starts, ends, totals))
-            sizes = ends - starts
-            at = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes) + np.arange(sizes.sum())
-            row = np.repeat(np.arange(len(seen)), sizes)
-            kept = np.maximum(one.counts[at] - one.discount, 0.0)
-            left = 1.0 - np.bincount(row, kept, minlength=len(seen)) / totals
-            table[seen] *= left[:, None]
-            table[seen[row], one.keys[at] % self.vocabulary] += kept / totals[row]
+        table = np.tile(self._words_alone, (n, 1))
+        for one, numbers in zip(self.orders[1:], contexts, strict=True):
+            self._interpolate(table, one, numbers)
         return table
+
+    @cached_property
+    def _words_alone(self) -> NDArray[np.float64]:
+        """Probabilities after no word [1, V]."""
+        table = np.full((1, self.vocabulary), 1.0 / self.vocabulary)
+        self._interpolate(table, self.orders[0], np.zeros(1, dtype=np.int64))
+        return table
+
+    @staticmethod
+    def _interpolate(table: NDArray[np.float64], one: NGrams, numbers: Ints) -> None:
+        """Make `table` [R, V], of shorter contexts, that of the contexts with `numbers` [R], -1 for one never seen."""
+        seen = np.flatnonzero(numbers >= 0)
+        starts, ends = (np.searchsorted(one.keys, (numbers[seen] + after) * table.shape[1]) for after in (0, 1))
+        totals = one.sums[ends] - one.sums[starts]
+        # A context that stands at the very beginning only follows no word: it says nothing.
+        seen, starts, ends, totals = (each[totals > 0] for each in (seen, starts, ends, totals))
+        sizes = ends - starts
+        at = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes) + np.arange(sizes.sum())
+        row = np.repeat(np.arange(len(seen)), sizes)
+        kept = np.maximum(one.counts[at] - one.discount, 0.0)
+        left = 1.0 - np.bincount(row, kept, minlength=len(seen)) / totals
+        factors = np.ones(len(table))
+        factors[seen] = left
+        table *= factors[:, None]
+        table[seen[row], one.keys[at] % table.shape[1]] += kept / totals[row]
 
 
 def _estimate(counts: Ints) -> float:

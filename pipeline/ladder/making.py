@@ -1,5 +1,6 @@
 """One rung with one seed as a sealed artifact, made by the same contract as the stages' own."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
     does. Raises InputError if the artifact was made of other ids or by another version and `force` is not set;
     DataError for a classifier without labelled documents; Stopped if a stop was asked for.
     """
-    target = folder_of(run) / (rung.name if rung.is_certain else f"{rung.name}-s{seed}")
+    alike = rung.same_for_every_seed(run.recipe.train_classifier.labelled)
+    target = folder_of(run) / (rung.name if alike else f"{rung.name}-s{seed}")
     with making.held(target, rung.name):
         before = making.manifest_before(target, force)
         ids = open_artifact(run.path("ids"), "ids")
@@ -49,7 +51,8 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
         if before is not None and not force:
             raise InputError(
                 f"{target} was made of other ids, or with other settings of the rung.",
-                f"Replace it: python -m pipeline compare --on {run.name} --rungs {rung.name} --force",
+                f"Replace it: python -m pipeline compare --on {run.name} --rungs {rung.name}{_seeds(run, seed)} --force"
+                + ("" if run.home == Path() else f" --home {shlex.quote(str(run.home))}"),
             )
 
         def work(folder: Path, resuming: bool) -> StageOutcome:
@@ -71,6 +74,12 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
         return making.make(order, work, reporter, {"ids": ids})
 
 
+def _seeds(run: Run, seed: int) -> str:
+    """The option that reaches `seed`; none for the run's own."""
+    more = seed - run.recipe.run.seed
+    return f" --seeds {more + 1}" if more else ""
+
+
 def _for_corpus(rung: Rung, n_documents: int) -> Rung:
     """`rung` with the epochs that it has on so many documents."""
     if not isinstance(rung.settings, ClassifierSettings):
@@ -85,7 +94,7 @@ def _order(run: Run, rung: Rung, seed: int, target: Path, ids: Artifact) -> Orde
     draw = run.recipe.train_classifier.labelled if rung.kind == "classifier" else None
     if draw is not None:
         settings["labelled"] = draw
-    if draw is not None or not rung.is_certain:
+    if not rung.same_for_every_seed(draw):
         settings["seed"] = seed
     inputs = {"ids": ids.as_input(run.home)}
     fingerprint = hash_json(

@@ -62,7 +62,8 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
     said = (
         "Figures of the test split; a neural rung's epoch was chosen on validation, unless it says otherwise below."
         if classifies else
-        "Figures of validation: of the best epoch of each small model, of the last of AWD_LSTM."
+        "Figures of validation: of the best epoch of each small model, of the weights that AWD_LSTM sealed: "
+        "the last epoch's, the best one's where a phase has patience, or a mean."
     )
     return Page(
         title=f"The ladder on {document['on']}",

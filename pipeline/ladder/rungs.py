@@ -121,10 +121,10 @@ class Rung:
         """Tokens that it is made for; None: any."""
         return _READS.get(self.source)
 
-    @property
-    def is_certain(self) -> bool:
-        """True if it draws no random number, so that every seed would give the same."""
-        return self.name in {KNESER_NEY, TF_IDF, NB_SVM}
+    def same_for_every_seed(self, labelled: int | None) -> bool:
+        """True if it draws no random number, and the seed draws none of the labels it looks at: `labelled` are so many,
+        None: all."""
+        return self.name in {KNESER_NEY, TF_IDF, NB_SVM} and (self.kind == "language model" or labelled is None)
 
 
 def _one_cycle(epochs: int, lr: float) -> tuple[Phase, ...]:

@@ -1,7 +1,8 @@
 """The word tokenizer: fastai's rules, then a blank spaCy tokenizer, then fastai's replace_space."""
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.text.pieces import PieceSplitter
 
 
+_MARK = re.compile(rf"(?<!\S)({'|'.join(SPECIAL_TOKENS)})(?!\S)")
 MAX_STRINGS = 100_000
 """Words that spaCy may have seen, about 50 MB of them, before a tokenizer is made anew."""
 
@@ -51,7 +53,20 @@ class WordTokenizer:
             prepared = apply_rules(prepared)
         if len(self.nlp.vocab.strings) > MAX_STRINGS:
             self.__dict__.pop("nlp", None)  # it is made anew: spaCy keeps every word that it has ever seen
-        return [BOS, *(token.text.replace(" ", SPACE) for token in self.nlp.tokenizer(prepared))]
+        return [BOS, *(word.replace(" ", SPACE) for word in self._words(prepared))]
+
+    def _words(self, prepared: str) -> Iterator[str]:
+        """spaCy's tokens, in which fastai's marks are whole."""
+        cut = self.nlp.tokenizer
+        if hasattr(cut, "add_special_case"):
+            yield from (token.text for token in cut(prepared))
+            return
+        # Tokenizers that know no special cases, as that of Chinese, would spell the marks out: they see none.
+        for i, part in enumerate(_MARK.split(prepared)):
+            if i % 2:
+                yield part
+            else:
+                yield from (token.text for token in cut(part.strip(" ")))
 
     def encode(self, texts: Sequence[str]) -> EncodedBatch:
         """Types and ids of many texts; the same tokens as `tokenize` gives, several times as fast."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_PIECES = 500_000
 """Pieces kept at a time, some 200 MB; beyond that everything is forgotten, spaCy's own string store included."""
+MAX_TOKENS = 10_000_000
+"""Tokens of the pieces kept, which may be whole texts: some 100 MB with them; likewise."""
 WORDS_PER_CALL = 20_000
 Numbers = npt.NDArray[np.int64]
 Integers = npt.NDArray[np.signedinteger]
@@ -46,7 +48,7 @@ class BatchEncoder:
 
     def encode(self, pieces: EncodedBatch) -> EncodedBatch:
         """Tokens of the texts that `pieces` were cut from, equal to those of `WordTokenizer.tokenize`."""
-        if len(self._pieces) > MAX_PIECES:
+        if len(self._pieces) > MAX_PIECES or self._runs.used > MAX_TOKENS:
             self._renew()
         self._learn(list(filterfalse(self._pieces.__contains__, pieces.types)))
         known = np.fromiter(map(self._pieces.__getitem__, pieces.types), np.int64, len(pieces.types))
@@ -207,7 +209,8 @@ class _Runs:
 
     def __init__(self) -> None:
         self._rows = 1  # row 0 is no run
-        self._used = 0
+        self.used = 0
+        """Tokens of all runs."""
         self._table = np.zeros((_WIDER + 1, 1024), dtype=np.int32)
         self._pool = np.zeros(1024, dtype=np.int32)
 
@@ -223,13 +226,13 @@ class _Runs:
         rows = np.arange(self._rows, self._rows + len(lengths))
         self._rows += len(lengths)
         self._table = _with_room(self._table, self._rows)
-        starts = self._used + np.cumsum(lengths) - lengths
+        starts = self.used + np.cumsum(lengths) - lengths
         for number, values in enumerate((starts, lengths, end, begin, spaced, wider)):
             if values is not None:
                 self._table[number, rows] = values
-        self._pool = _with_room(self._pool, self._used + len(tokens))
-        self._pool[self._used : self._used + len(tokens)] = tokens
-        self._used += len(tokens)
+        self._pool = _with_room(self._pool, self.used + len(tokens))
+        self._pool[self.used : self.used + len(tokens)] = tokens
+        self.used += len(tokens)
         return rows
 
     def tokens(self, rows: Numbers) -> tuple[Numbers, Numbers]:

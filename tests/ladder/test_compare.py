@@ -104,15 +104,31 @@ def test_another_seed_of_the_big_model_is_a_run_of_its_own(home: Path) -> None:
     assert call("finetune_lm", "--run", "t-s43", "--home", str(home)).stderr.count("nothing changed") == 1
 
 
+def test_a_run_that_has_the_name_of_another_seed_is_left_alone(home: Path) -> None:
+    call("run", "--recipe", "smoke", "--run", "t-s44", "--until", "prepare_corpus", "--source", str(home / "text.txt"),
+         "--set", "prepare_corpus.kind=plain-text", "--set", "run.seed=44", "--home", str(home))
+    before = (home / "data/t-s44/run.json").read_text(encoding="utf-8")
+    refused = call("compare", "--on", "t", "--rungs", "AWD_LSTM", "--seeds", "3", "--home", str(home),
+                   exit_code=ExitCode.USAGE)
+    assert "The run with seed 44 would be called t-s44, and there is a run of that name." in refused.stderr
+    assert (home / "data/t-s44/run.json").read_text(encoding="utf-8") == before
+
+
 def test_a_rung_of_other_ids_is_replaced_only_when_asked(home: Path) -> None:
     call("run", "--run", "t", "--until", "numericalize_corpus", "--set", "numericalize_corpus.max_vocab=14", "--force",
          "--home", str(home))
     refused = call("compare", "--on", "t", "--rungs", "LMModel2", "--home", str(home), exit_code=ExitCode.INPUT)
     assert "LMModel2-s42 was made of other ids, or with other settings of the rung." in refused.stderr
-    assert "python -m pipeline compare --on t --rungs LMModel2 --force" in refused.stderr
+    assert f"python -m pipeline compare --on t --rungs LMModel2 --force --home {home}" in refused.stderr
     call("compare", "--on", "t", "--rungs", "LMModel2", "--force", "--home", str(home))
     vocabulary = json.loads((home / "models/t/ladder/LMModel2-s42/vocabulary.json").read_text(encoding="utf-8"))
     assert len(vocabulary) <= 14
+    seeds = ("--seeds", "2", "--home", str(home))
+    refused = call("compare", "--on", "t", "--rungs", "LMModel2", *seeds, exit_code=ExitCode.INPUT)
+    assert "LMModel2-s43 was made of other ids" in refused.stderr
+    assert "--rungs LMModel2 --seeds 2 --force" in refused.stderr
+    call("compare", "--on", "t", "--rungs", "LMModel2", "--force", *seeds)
+    call("compare", "--on", "t", "--rungs", "LMModel2", *seeds)
 
 
 def test_what_is_no_run_and_no_recipe_is_refused(home: Path) -> None:
@@ -216,12 +232,14 @@ def test_rungs_look_at_as_many_labels_as_the_runs_own_classifier(reviews: Path) 
     models = reviews / "models/few"
     n_labelled = read_manifest(models / "classifier-fwd").metrics["train_documents"]
     assert n_labelled < 60
-    for rung in ("TF-IDF", "MLP-s42"):
+    for rung in ("TF-IDF-s42", "MLP-s42"):
         assert read_manifest(models / "ladder" / rung).metrics["train_documents"] == n_labelled
     evaluation = read_manifest(models / "evaluation").metrics
-    assert read_manifest(models / "ladder/TF-IDF").metrics["accuracy"] == pytest.approx(
+    assert read_manifest(models / "ladder/TF-IDF-s42").metrics["accuracy"] == pytest.approx(
         evaluation["baseline"]["accuracy"], abs=0.1
     )
+    drawn = call("compare", "--on", "few", "--rungs", "TF-IDF", "--seeds", "2", "--home", str(reviews), "--json").stdout
+    assert [result["seed"] for result in json.loads(drawn)["rungs"][0]["seeds"]] == [42, 43]
 
 
 def _of_r(home: Path, slot: str) -> Path:

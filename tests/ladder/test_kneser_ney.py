@@ -8,6 +8,9 @@ import pytest
 from nltk.lm import KneserNeyInterpolated
 from nltk.util import everygrams
 
+from pipeline import stopping
+from pipeline.errors import Stopped
+from pipeline.ladder import kneser_ney
 from pipeline.ladder.kneser_ney import FALLBACK_DISCOUNT, KneserNey
 
 LETTERS = "abcdef"
@@ -70,3 +73,17 @@ def test_discounts_are_estimated_where_they_can_be() -> None:
     assert once_twice.orders[1].discount == pytest.approx(2 / (2 + 2 * 1))  # "12" and "20" once, "01" twice
     assert once_twice.orders[0].discount == FALLBACK_DISCOUNT
     assert once_twice.parameters == 6
+
+
+def test_scoring_stops_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kneser_ney, "_BLOCK_ELEMENTS", 60)
+    model, text = KneserNey.count(running_text(400), 3, 6), running_text(60, seed=5)
+    in_blocks = model.score(text)
+    stopping.ask("a test")
+    try:
+        with pytest.raises(Stopped):
+            model.score(text)
+    finally:
+        stopping.forget()
+    monkeypatch.undo()
+    assert model.score(text) == pytest.approx(in_blocks)

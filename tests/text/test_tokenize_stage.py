@@ -185,6 +185,14 @@ def test_languages_whose_tokenizer_does_not_work_word_by_word(workshop: Workshop
     assert tokens == [WordTokenizer(language).tokenize(text) for text in texts]
 
 
+def test_marks_stay_whole_where_spacy_knows_no_special_cases() -> None:
+    tokens = WordTokenizer("zh").tokenize("我喜欢 Ab 和 NLP!!!! 好")
+    assert tokens == [
+        "xxbos", "我", "喜", "欢", "xxmaj", "a", "b", "和", "xxup", "n", "l", "p", "xxrep", "4", "!", "好"
+    ]
+    assert WordTokenizer("zh", rules="none").tokenize("xxmaj 好") == ["xxbos", "xxmaj", "好"]
+
+
 def test_real_reviews_in_two_processes_equal_one(workshop: Workshop, reviews: list[str]) -> None:
     rows: list[Row] = [("train", None, text) for text in reviews[:100]]
     workshop.corpus(rows, row_group_size=25)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError, InputError
-from pipeline.text import subword, word
+from pipeline.text import subword, word, word_batch
 from pipeline.text.char import CharTokenizer
 from pipeline.text.rules import MAX_CHUNK_CHARS, MAX_REPEAT, resolve
 from pipeline.text.subword import SubwordTokenizer, train_subword
@@ -148,8 +148,6 @@ def test_another_spacy_is_told(tmp_path: Path) -> None:
 
 
 def test_word_batches_forget_when_they_know_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.text import word_batch
-
     monkeypatch.setattr(word_batch, "MAX_PIECES", 10)
     word = WordTokenizer()
     for text in TEXTS:
@@ -157,6 +155,16 @@ def test_word_batches_forget_when_they_know_too_much(monkeypatch: pytest.MonkeyP
         assert [batch.types[i] for i in batch.ids] == word.tokenize(text)
     assert {"Peter", "peppers."} < set(word._batch._pieces)
     assert not {"brown", "shells"} & set(word._batch._pieces)
+
+
+def test_word_batches_forget_whole_texts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_batch, "MAX_TOKENS", 100)
+    word = WordTokenizer(rules="none")
+    for i in range(50):
+        text = f"Text {i} ends in a line break, and so it is one piece.\n"
+        batch = word.encode([text])
+        assert [batch.types[i] for i in batch.ids] == word.tokenize(text)
+        assert word._batch._runs.used < 150
 
 
 def test_single_texts_forget_when_they_know_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
