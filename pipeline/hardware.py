@@ -24,10 +24,10 @@ def describe_machine() -> dict[str, Any]:
                 flags = value
     except OSError:  # not Linux
         pass
-    threads = os.environ.get("OMP_NUM_THREADS")
+    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list: of nested levels
     return {
         "processor": model, "matrix_unit": next((unit for unit in _UNITS if unit in flags.split()), None),
-        "cores": usable_cores(), "threads": int(threads) if threads else usable_cores(),
+        "cores": usable_cores(), "threads": int(threads) if threads.isdecimal() else usable_cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
     }
 

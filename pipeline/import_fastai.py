@@ -4,6 +4,7 @@ It is used like any other language model: as `inputs.start_lm` of a run, or as `
 torch and spaCy are imported only when there is something to convert.
 """
 
+import re
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -84,10 +85,12 @@ def target_folder(request: ImportRequest, to: Path | None, run: str | None, home
 
 
 def use_of(lm: Artifact) -> str:
-    """The command line that starts a run from an imported model."""
+    """The command line that starts a run from an imported model, under a name that no recipe has."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", lm.path.parent.name)
     direction = lm.manifest.identity["direction"]
     settings = [f"inputs.start_lm={lm.path}", *(["run.direction=bwd"] if direction == "bwd" else [])]
-    return shlex.join(["python", "-m", "pipeline", "run", *(word for s in settings for word in ("--set", s))])
+    words = ["--run", f"from-{name}", *(word for setting in settings for word in ("--set", setting))]
+    return shlex.join(["python", "-m", "pipeline", "run", *words])
 
 
 def direction_of(request: ImportRequest) -> str:
@@ -100,6 +103,8 @@ def direction_of(request: ImportRequest) -> str:
     path, vocabulary = request.named_paths()
     names = [request.source if request.source in PUBLISHED else path.name, *([vocabulary.name] if vocabulary else [])]
     told = {fastai_files.direction_in(name) for name in names} - {None}
+    if not told and path.is_dir():
+        told = {fastai_files.direction_in(file.name) for file in path.glob("*.pth")} - {None}
     if request.direction is None and len(told) != 1:
         raise UsageError(
             f"The name of {path} does not tell in which direction the model reads.",

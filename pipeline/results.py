@@ -118,10 +118,12 @@ def _result(name: str, artifact: Artifact, home: Path) -> Result:
     known = {link.fingerprint: link for link in links}
     classifier = None if manifest.slot == "ensemble" else _input(known, manifest, "classifier")
     lm = _input(known, classifier, "lm")
+    random = _is_random(classifier)  # then the language model gave nothing but sizes
     costs = [
         StageCost(link.role, link.manifest.wall_s, link.manifest.peak_memory_mb, link.manifest.hardware)
         for link in links
         if link.manifest is not None and link.manifest.original is None and not link.is_of_another
+        and not (random and link.role == "lm")
     ]
     return Result(
         name, manifest.slot, manifest.identity["corpus"], _how(manifest, classifier, lm, known), manifest.metrics,
@@ -140,10 +142,14 @@ def _metrics(manifest: Manifest | None) -> dict[str, Any] | None:
     return None if manifest is None else manifest.metrics
 
 
+def _is_random(classifier: Manifest | None) -> bool:
+    return classifier is not None and classifier.metrics.get("encoder") == "random"
+
+
 def _how(manifest: Manifest, classifier: Manifest | None, lm: Manifest | None, known: dict[str, Link]) -> str:
     if manifest.slot == "ensemble":
         return f"ensemble of {len(manifest.inputs)}"
-    if classifier is not None and classifier.metrics.get("encoder") == "random":
+    if _is_random(classifier):
         return "no language model"
     if classifier is not None and START_CLASSIFIER in classifier.inputs:
         return f"from the classifier {_name(known, classifier.inputs[START_CLASSIFIER])}"

@@ -1,6 +1,6 @@
 """Measure a served classifier against the same one behind fastai's `learn.predict`, over HTTP, on this machine.
 
-    python scripts/measure_serving.py --model models/imdb-5000-s42-word-fwd/classifier-fwd
+    python scripts/measure_serving.py --model models/imdb-5000-word-fwd/classifier-fwd
 
 Ours is `python -m pipeline serve`, as it is; fastai's is the server its course deploys: starlette and uvicorn, an
 endpoint that calls `learn.predict`. Each is a process of its own and they are asked in turn: first one 200-word review

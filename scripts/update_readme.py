@@ -156,8 +156,9 @@ def sizing_notes() -> str:
         f"{machine_in_words(machine)} (README.md): {number(archive)} documents a second out of an archive, "
         f"{number(words)} tokens/s in words, {number(step['ours'])} tokens/s in training "
         f"({share(step['limit_share'])} of what the processor multiplies). From {prepare['documents'][0]:,} to "
-        f"{prepare['documents'][-1]:,} reviews ({times(prepare['copies'][-1] / prepare['copies'][0])}) the time of "
-        f"prepare_corpus grew {grown(prepare)}; that of tokenize_corpus {grown(tokenize)}. Both also have a start."
+        f"{prepare['documents'][-1]:,} reviews ({times(prepare['copies'][-1] / prepare['copies'][0])}, copies, "
+        f"so no new words) the time of prepare_corpus grew {grown(prepare)}; "
+        f"that of tokenize_corpus {grown(tokenize)}. Both also have a start."
     )
 
 

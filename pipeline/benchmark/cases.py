@@ -86,7 +86,7 @@ CASES: tuple[Case, ...] = (
          prepare=_side("model_data", "prepare_loader_ids"), shared="ids-lm-loader", alike=True),
     _language_model("lm-step-60k"),
     _language_model("lm-step-8k"),
-    Case("classifier-step", "documents/s", "Training the classifier, all layers, on reviews as long as IMDB's.",
+    Case("classifier-step", "documents/s", "Training the classifier, all layers, on reviews of IMDB's median length.",
          sides={**_beside_fastai("training_ours", "training_fastai", "classifier"),
                 DISTILBERT: _side("distilbert", "train"), **_MATMUL},
          alike=True, **_CLASSIFIERS),

@@ -72,7 +72,7 @@ def read_archive(path: Path, wanted: Callable[[str], T | None]) -> Iterator[tupl
                     yield answer, stream.exactly(member.size)
                 stream.skip(-member.size % _BLOCK)
             stream.finish()
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, RecursionError) as error:
         raise InputError(
             f"{path} is truncated or not a tar archive: {str(error).rstrip('.')}.",
             "Fetch it again, or give another --source.",

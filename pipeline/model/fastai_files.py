@@ -107,7 +107,7 @@ def unpack(model: SavedModel, folder: Path, direction: str) -> tuple[Path, Path]
             with (folder / f"model{suffix}").open("wb") as stream:
                 shutil.copyfileobj(content, stream, 2**20)
             taken[suffix] = member
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, ValueError, RecursionError) as error:
         raise InputError(f"{archive} is truncated or no .tgz archive: {str(error).rstrip('.')}.", _MEND) from error
     weights, _ = _pair(list(taken.values()), archive)
     require_direction(Path(weights).name, direction, archive)

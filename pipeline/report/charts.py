@@ -27,12 +27,14 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8.5, "text.parse_math": False,
     "path.simplify": False,
 }
+_ENDING_ZEROS = re.compile(r"\.0+(?=%)")
+
 
 class _Shares(PercentFormatter):
     """Of a whole: an axis may go beyond it, for room, but there is nothing to be called 105 %."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        return "" if x > 1 + 1e-9 else super().__call__(x, pos)
+        return "" if x > 1 + 1e-9 else _ENDING_ZEROS.sub("", super().__call__(x, pos))
 
 
 Record = dict[str, Any]
@@ -57,7 +59,7 @@ def accuracies(rows: Sequence[tuple[str, Record]], n_baselines: int) -> Markup:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(_Shares(1.0, decimals=0))
+        axes.xaxis.set_major_formatter(_Shares(1.0))
         axes.margins(x=0.08)
         axes.spines["left"].set_visible(False)
 
@@ -129,7 +131,7 @@ def reliability(bins: Rows) -> Markup:
         below.set_xlim(lowest - 0.02, 1.02)
         top.set_ylim(min(lowest, *(row["accuracy"] for row in filled)) - 0.05, 1.05)
         for axes in (top, below):
-            axes.xaxis.set_major_formatter(_Shares(1.0, decimals=0))
+            axes.xaxis.set_major_formatter(_Shares(1.0))
         top.yaxis.set_major_formatter(_Shares(1.0))
         figure.align_ylabels()
 
@@ -149,7 +151,7 @@ def lengths(rows: Rows) -> Markup:
         axes.set_xticks(at, names)
         axes.set_xlabel("tokens: from, to")
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_formatter(_Shares(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(_Shares(1.0))
         axes.grid(axis="x", visible=False)
         axes.set_ylabel("accuracy")
 
@@ -183,7 +185,7 @@ def ladder(rungs: Sequence[tuple[str, float, float, float | None]]) -> Markup:
             )
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-            axes.yaxis.set_major_formatter(_Shares(1.0, decimals=0))
+            axes.yaxis.set_major_formatter(_Shares(1.0))
         figure.draw_without_rendering()  # only now is it known where the points are
         for axes, points in zip(panels, costs.values(), strict=True):
             _name_points(axes, points)

@@ -51,7 +51,8 @@ def _five_numbers(values: NDArray[Any]) -> dict[str, float]:
 def type_coverage(tokens: Artifact, vocabulary: Sequence[str]) -> dict[str, Record]:
     """Of each split: its distinct tokens, and the share of them that the vocabulary has."""
     table = pq.read_table(tokens.file("types.parquet"))
-    known = np.isin(np.array(table["token"].to_pylist(), dtype=object), np.array(vocabulary, dtype=object))
+    names = set(vocabulary)
+    known = np.array([token in names for token in table["token"].to_pylist()], dtype=np.bool_)
     found = {}
     for split in SPLITS:
         seen = table[split].to_numpy() > 0

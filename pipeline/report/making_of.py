@@ -11,7 +11,9 @@ from pipeline.report.gather import DERIVED, Material
 from pipeline.report.results import language_model
 
 TITLES = {"lm": "language model", "classifier": "classifier"}
-_HISTORY_FORMS = {"epoch": "count", "lr": "general", "skipped_steps": "count", "train_s": "duration"}
+_HISTORY_FORMS = {
+    "epoch": "count", "lr": "general", "skipped_steps": "count", "train_s": "duration", "stopped_early": "plain",
+}
 
 
 def training(material: Material, role: str) -> Section:

@@ -1,6 +1,7 @@
 """Language models that fastai itself saved, imported: equal scores and losses, and a run that starts from them."""
 
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -342,6 +343,15 @@ def test_an_archive_a_folder_and_a_pair_give_the_same(
     assert found[1].manifest.fingerprint == found[2].manifest.fingerprint != found[0].manifest.fingerprint
 
 
+def test_an_archive_of_long_names_without_end_is_refused(tmp_path: Path, bring: Callable[..., Artifact]) -> None:
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 2
+    archive = tmp_path / "model-fwd.tgz"
+    archive.write_bytes(gzip.compress((name.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * 1500))
+    with pytest.raises(InputError, match=r"model-fwd\.tgz is truncated or no \.tgz archive: maximum recursion depth"):
+        bring(archive)
+
+
 def test_the_direction_is_never_guessed_against_a_name(
     saved: Path, tmp_path: Path, bring: Callable[..., Artifact]
 ) -> None:
@@ -360,6 +370,8 @@ def test_the_direction_is_never_guessed_against_a_name(
     (folder / "itos.pkl").write_bytes((saved / "itos.pkl").read_bytes())
     with pytest.raises(UsageError, match=r"my-fwd: by its name lstm_bwd\.pth reads bwd"):
         bring(folder, direction=None)
+    unnamed = folder.rename(tmp_path / "mymodel")
+    assert direction_of(ImportRequest(str(unnamed))) == "bwd"
     with pytest.raises(UsageError, match=r"There is no direction 'up'"):
         direction_of(ImportRequest(str(named), direction="up"))
     assert [direction_in(name) for name in ("lstm_fwd.pth", "wt103-bwd.tgz", "backward.pth", "a_fwd_bwd", "rebwd")] == [
@@ -502,7 +514,7 @@ def test_the_published_archives_are_fastais() -> None:
 
 def test_a_run_starts_from_an_imported_model(saved: Path, tmp_path: Path, bring: Callable[..., Artifact]) -> None:
     lm = bring(saved / "full.pth", saved / "itos.pkl", target=tmp_path / "models/own model/lm-fwd")
-    assert use_of(lm) == f"python -m pipeline run --set 'inputs.start_lm={lm.path}'"
+    assert use_of(lm) == f"python -m pipeline run --run from-own-model --set 'inputs.start_lm={lm.path}'"
     table = tmp_path / "reviews.csv"
     with table.open("w", newline="") as stream:
         writer = csv.writer(stream)

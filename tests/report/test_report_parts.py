@@ -27,9 +27,17 @@ def sources(**metrics: Any) -> Sources:
 
 def test_no_accuracy_above_all_stands_at_an_axis() -> None:
     svg = str(charts.accuracies([("a", {"accuracy": 0.99, "accuracy_low": 0.97, "accuracy_high": 1.0})], 0))
-    shares = {int(share) for share in re.findall(r">(\d+) ?%<", svg)}
+    shares = {float(share) for share in re.findall(r">([\d.]+) ?%<", svg)}
     assert 100 in shares
     assert max(shares) == 100
+
+
+def test_accuracies_near_each_other_have_axis_labels_that_differ() -> None:
+    found = (0.97, 0.981, 0.987)
+    rows = [(str(a), {"accuracy": a, "accuracy_low": a - 0.002, "accuracy_high": a + 0.002}) for a in found]
+    shares = re.findall(r">([\d.]+) ?%<", str(charts.accuracies(rows, 0)))
+    assert len(shares) > 3
+    assert len(set(shares)) == len(shares)
 
 
 def test_a_figure_knows_its_place() -> None:
