@@ -42,7 +42,9 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
         ids = open_artifact(run.path("ids"), "ids")
         splits = None
         if rung.kind == "classifier":
-            splits = labelled(IdStore.open(ids), run.recipe.train_classifier.labelled, seed)
+            splits = labelled(
+                IdStore.open(ids), run.recipe.train_classifier.labelled, seed, learns_valid=_learns_valid(run, rung)
+            )
             rung = _for_corpus(rung, len(splits.train))
         order = _order(run, rung, seed, target, ids)
         found = making.unchanged(order, before, reporter, force)
@@ -80,6 +82,12 @@ def _seeds(run: Run, seed: int) -> str:
     return f" --seeds {more + 1}" if more else ""
 
 
+def _learns_valid(run: Run, rung: Rung) -> bool:
+    """True for a rung that chooses nothing, in a run whose classifier learns from the validation documents, too."""
+    published = run.recipe.train_classifier.validate_on == "test"
+    return published and rung.kind == "classifier" and rung.settings is None
+
+
 def _for_corpus(rung: Rung, n_documents: int) -> Rung:
     """`rung` with the epochs that it has on so many documents."""
     if not isinstance(rung.settings, ClassifierSettings):
@@ -94,6 +102,8 @@ def _order(run: Run, rung: Rung, seed: int, target: Path, ids: Artifact) -> Orde
     draw = run.recipe.train_classifier.labelled if rung.kind == "classifier" else None
     if draw is not None:
         settings["labelled"] = draw
+    if _learns_valid(run, rung):
+        settings["learns"] = ["train", "valid"]
     if not rung.same_for_every_seed(draw):
         settings["seed"] = seed
     inputs = {"ids": ids.as_input(run.home)}

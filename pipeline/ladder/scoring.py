@@ -29,15 +29,19 @@ class Splits:
     test: Ids
 
 
-def labelled(store: IdStore, draw: int | None = None, seed: int = 0) -> Splits:
+def labelled(store: IdStore, draw: int | None = None, seed: int = 0, *, learns_valid: bool = False) -> Splits:
     """The labelled documents of a run, of train and validation only those of the `draw` that its classifier looks at.
 
-    Raises DataError if there is nothing to learn, to choose by or to score.
+    With `learns_valid` those of validation count as train's, and none are left to choose by. Raises DataError if there
+    is nothing to learn, to choose by or to score.
     """
+    parts = {"train": ["train"], "valid": ["valid"], "test": ["test"]}
+    if learns_valid:
+        parts |= {"train": ["train", "valid"], "valid": []}
     found = {}
-    for split in ("train", "valid", "test"):
-        found[split] = labelled_documents(store, [split], draw, seed)
-        if not len(found[split]) or len(store.labels) < 2:
+    for split, of in parts.items():
+        found[split] = labelled_documents(store, of, draw, seed) if of else np.empty(0, np.int64)
+        if (of and not len(found[split])) or len(store.labels) < 2:
             raise DataError(
                 f"{store.path} has {len(found[split])} labelled documents of {split} and {len(store.labels)} labels; "
                 "classifiers need documents of each split and two labels.",

@@ -219,7 +219,10 @@ def test_the_published_protocol_is_told(reviews: Path) -> None:
     lines = found.splitlines()
     assert [line.split("  ")[0] for line in lines[1:3]] == ["TF-IDF", "ULMFiT (published protocol)"]
     assert lines[3].startswith("ULMFiT: Published protocol: the language model has read the test documents' text; the")
-    page = (reviews / "models/r-published/ladder/compare.html").read_text(encoding="utf-8")
+    models = reviews / "models/r-published"
+    learned = [read_manifest(models / part).metrics["train_documents"] for part in ("ladder/TF-IDF", "classifier-fwd")]
+    assert learned[0] == learned[1] > read_manifest(reviews / "models/r/classifier-fwd").metrics["train_documents"]
+    page = (models / "ladder/compare.html").read_text(encoding="utf-8")
     assert "ULMFiT (published protocol)" in page
     assert "the epoch was chosen on the test documents" in page
 
