@@ -9,7 +9,7 @@ import typer
 from pipeline import refusals, runs
 from pipeline.commands.naming import names_a_run
 from pipeline.errors import InputError, UsageError
-from pipeline.options import OfflineOption
+from pipeline.options import ForceOption, OfflineOption
 from pipeline.stage import ENSEMBLE, STAGE_NAMES, Stage, select
 
 
@@ -26,6 +26,7 @@ def command(
                                  "are job arrays, as those of variants are.")
     ] = None,
     offline: OfflineOption = False,
+    force: ForceOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the files, hand nothing in. chain.sh among them runs the same "
                            "stages without Slurm.")
@@ -42,12 +43,18 @@ def command(
     plan = runs.resolve(request.offline() if offline else request)
     plans = [plan] if seeds is None else [_with_seed(plan, seed) for seed in _numbers(seeds)]
     stages = select(first, last)
-    jobs = plan_jobs(plans, stages if last else (*stages, ENSEMBLE))
+    wanted = stages if last else (*stages, ENSEMBLE)
+    jobs = plan_jobs(plans, wanted, force=force)
+    words = [
+        word for option, value in (("--from", first), ("--until", last), ("--seeds", seeds)) if value
+        for word in (option, value)
+    ]
     for one in plans:
-        _check(one, stages if last else (*stages, ENSEMBLE))
+        refusals.check_line(one, wanted)
+        if not force:
+            _check_replaces_nothing(one, wanted, plan.command_line.command("submit", *words, "--force"))
     folder = request.home / "data" / plan.name / files.FOLDER
-    words = ["submit", *(["--from", first] if first else []), *(["--until", last] if last else [])]
-    command_line = plan.command_line.command(*words, *(["--seeds", seeds] if seeds else []))
+    command_line = plan.command_line.command("submit", *words, *(["--force"] if force else []))
     files.write_files(folder, jobs, command_line)
     ids = {} if dry_run else queue.submit(folder, jobs, lambda: _remember(plans))
     for job in jobs:
@@ -57,9 +64,8 @@ def command(
         print(f"without Slurm: bash {folder / files.CHAIN}")
 
 
-def _check(plan: runs.Plan, stages: Sequence[Stage]) -> None:
-    """InputError if a job is certain to be refused: its stage would read, or replace, what was made otherwise."""
-    refusals.check_line(plan, stages)
+def _check_replaces_nothing(plan: runs.Plan, stages: Sequence[Stage], with_force: str) -> None:
+    """InputError if a job is certain to be refused: its stage would replace what was made otherwise."""
     for run, wanted in plan.steps(stages):
         for found in plan.status(run):
             # No fingerprint: its inputs are not made yet, and may be what it was made of.
@@ -67,7 +73,7 @@ def _check(plan: runs.Plan, stages: Sequence[Stage]) -> None:
             if found.stage in wanted and not found.given and runs.needs_force(found) and certain:
                 raise InputError(
                     f"{found.stage.name} would not replace {found.path}: {found.why.rstrip('.')}.",
-                    f"Replace it and what follows: {run.again('--force')} (or choose a new --run).",
+                    f"Replace it and what follows: {with_force} (or choose a new --run).",
                 )
 
 

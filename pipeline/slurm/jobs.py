@@ -26,6 +26,8 @@ class Job:
     """What has to be sealed before it."""
     shards: int = 1
     """Into how many elements the work of each run is cut."""
+    force: bool = False
+    """It replaces what was made with other settings. A job that comes again goes on all the same."""
 
     @property
     def name(self) -> str:
@@ -36,7 +38,7 @@ class Job:
     def elements(self) -> list[tuple[Run, tuple[str, ...]]]:
         """Of the array, or the one there is: a run, and what its command has beside the run's own arguments."""
         if self.shards == 1:
-            return [(run, ()) for run in self.runs]
+            return [(run, ("--force",) if self.force else ()) for run in self.runs]
         shares = [Share(number, self.shards) for number in range(1, self.shards + 1)]
         return [(run, ("--shard", str(share))) for run in self.runs for share in shares]
 
@@ -50,7 +52,7 @@ class Job:
         return "aftercorr" if alike else "afterok"
 
 
-def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
+def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage], *, force: bool = False) -> list[Job]:
     """The jobs of `plans`, which differ in their seed alone, for `stages`; each comes after those it waits for.
 
     Raises UsageError if the recipe names a job for a stage that there is not, or gives one less time than its warning.
@@ -69,7 +71,7 @@ def plan_jobs(plans: Sequence[Plan], stages: Sequence[Stage]) -> list[Job]:
             asked = job_settings(settings, stage)
             _check_time(stage, asked, settings.warn_s)
             for shards in sorted({shares.get(stage, 1), 1}, reverse=True):
-                job = Job(len(found) + 1, stage, runs, asked, before, shards)
+                job = Job(len(found) + 1, stage, runs, asked, before, shards, force)
                 found.append(job)
                 before = (job,)
     return found

@@ -5,6 +5,7 @@ random generators, hidden state, running metrics and history all go on where the
 function of seed and epoch.
 """
 
+import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,7 +136,8 @@ class Checkpointer(Callback):
             raise UsageError(
                 f"{self.task.name} was trained in {' and '.join(state['observed'])} up to {path.name}; here "
                 f"run.precision={self.device.requested} is {self.device.precision}.",
-                "Go on on a machine like the one before, or start the stage anew here: the same command with --force.",
+                "Go on on a machine like the one before, or start anew here: "
+                f"rm -r {shlex.quote(str(path.parent))}, and then the same command.",
             )
         self.task.load(path)
         self.group.wait_for_all()

@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from command_line import call
+from command_line import call, manifest
 
 SLURM = """
 [slurm]
@@ -150,11 +151,11 @@ def refused_by(home: Path, arguments: list[str], *more: str) -> str:
 def test_jobs_that_are_certain_to_be_refused_are_not_handed_in(
     finished: Path, arguments: list[str], slurm: Slurm, more: tuple[str, ...]
 ) -> None:
-    said = refused_by(finished, arguments, "--set", "finetune_lm.bs=6", *more)
+    said = refused_by(finished, arguments, "--set", "finetune_lm.bs=6", "--until", "train_classifier", *more)
     assert f"error: finetune_lm would not replace {finished}/models/smoke/lm-fwd: finetune_lm.bs was " in said
     assert " --set finetune_lm.bs=6 " in said
-    assert said.endswith(" --force (or choose a new --run).\n")
-    assert "python -m pipeline run --recipe smoke" in said
+    assert said.endswith(" --until train_classifier --force (or choose a new --run).\n")
+    assert "python -m pipeline submit --recipe smoke" in said
     said = refused_by(finished, arguments, "--set", "tokenize_corpus.vocab_size=300", "--from", "finetune_lm", *more)
     assert "finetune_lm would read" in said
     assert not (slurm.folder / "count").exists()
@@ -168,3 +169,20 @@ def test_jobs_that_would_go_through_are_handed_in(
     shutil.rmtree(home / "models/smoke/lm-fwd")
     call("submit", *arguments, "--home", str(home))
     assert (slurm.folder / "count").read_text(encoding="utf-8") == "106\n"
+
+
+def test_with_force_jobs_replace_what_was_made_otherwise_and_once_only(
+    tmp_path: Path, finished: Path, arguments: list[str]
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(finished, home)
+    call("submit", *arguments, "--home", str(home), "--set", "finetune_lm.bs=6", "--set", "slurm.shards=2",
+         "--until", "finetune_lm", "--force", "--dry-run")
+    folder = home / "data/smoke/slurm"
+    commands = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("[0-9]*.sh")}
+    assert "--force" not in commands["02-tokenize_corpus-shards"].split("Written by", 1)[1].split("\n", 1)[1]
+    for said in ("finetune_lm: sealed in", "finetune_lm: nothing changed"):  # as where a job comes again
+        done = subprocess.run(["bash", str(folder / "chain.sh")], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert said in done.stdout
+    assert manifest(home / "models/smoke/lm-fwd")["settings"]["finetune_lm"]["bs"] == 6

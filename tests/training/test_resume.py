@@ -158,10 +158,14 @@ def test_another_precision_does_not_go_on(tmp_path: Path, before: str, after: st
     """As where `auto` means bf16 on one machine and fp32 on the next."""
     stop(tmp_path, LM, 5, before)
     kept = checkpoints(tmp_path)
-    with pytest.raises(UsageError, match=f"trained in {before} up to {kept[-1].name}; here .* {after}.*--force"):
+    here = f"trained in {before} up to {kept[-1].name}; here .* {after}.*: rm -r {kept[-1].parent}, and"
+    with pytest.raises(UsageError, match=here):
         train(tmp_path, precision=after)
     assert checkpoints(tmp_path) == kept
+    shutil.copytree(tmp_path, tmp_path / "anew")
     assert train(tmp_path, precision=before).trained.precision == before
+    shutil.rmtree(tmp_path / "anew" / kept[-1].parent.relative_to(tmp_path))
+    assert train(tmp_path / "anew", precision=after).trained.precision == after
 
 
 def test_weights_of_an_epoch_that_is_done_again_are_not_kept(tmp_path: Path) -> None:
