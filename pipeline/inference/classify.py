@@ -90,7 +90,8 @@ def check_tokens(classifier: Artifact, corpus: Artifact, store: IdStore) -> int:
                 f"Document {store.doc_ids[number]} of train gives other tokens now than in {store.path}: number "
                 f"{at + 1} is {found} instead of {expected}, so {classifier.path} does not read text as it was read "
                 "for training.",
-                "Install the versions that its manifest names, or tokenize and train again with --force.",
+                "Install the versions that its manifest names, or tokenize and train anew in a run of another "
+                "name: --run NAME.",
             )
     return len(texts)
 
