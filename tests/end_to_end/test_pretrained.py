@@ -42,17 +42,6 @@ def test_it_is_sealed_and_names_no_machine(name: str) -> None:
     assert artifact.manifest.metrics.get("storage", STORAGE) == STORAGE
 
 
-def test_the_language_model_beside_it_has_read_the_same_text_once_more() -> None:
-    folder = MODEL.parent / "reviews-lm"
-    found, before = open_artifact(folder / "lm-fwd", "lm").manifest, manifest(MODEL / "lm-fwd")
-    assert not found.host
-    assert found.git_dirty is False
-    assert found.identity == before["identity"]
-    assert (found.metrics["epochs"], before["metrics"]["epochs"]) == (2, 1)
-    assert found.metrics["perplexity"] < before["metrics"]["perplexity"]
-    assert f"Perplexity {found.metrics['perplexity']:.2f} on" in (folder / "README.md").read_text(encoding="utf-8")
-
-
 def test_its_parts_belong_together() -> None:
     lm, classifier, evaluation = (manifest(MODEL / name) for name in SLOTS)
     assert classifier["identity"] == lm["identity"]
