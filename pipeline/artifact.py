@@ -22,6 +22,8 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 PACK = "pack"
 """The maker of packed artifacts, and the section of their settings that names what they were packed from."""
+PACK_KEEPS_COST = 3
+"""The first code version of `pack` whose artifacts have the time and memory of the work, not of the packing."""
 
 
 class FileRecord(BaseModel):
@@ -81,7 +83,7 @@ class Manifest(BaseModel):
     """Requested and effective arithmetic of a training stage."""
     created: str
     wall_s: float
-    """Seconds of all its attempts, of one that was cut off until the last thing it kept."""
+    """Seconds of all its attempts, of one that was cut off until the last thing it kept; packed, of the original."""
     peak_memory_mb: float
     metrics: dict[str, Any]
     seal: str = ""
@@ -91,6 +93,11 @@ class Manifest(BaseModel):
         """Fingerprint of the artifact that this one was packed from; None if it was not packed."""
         packed: dict[str, str] = self.settings.get(PACK, {})
         return packed.get("of")
+
+    @property
+    def has_cost(self) -> bool:
+        """True if `wall_s` and `peak_memory_mb` are of the work; False of what `pack` wrote before it kept them."""
+        return self.original is None or self.code_version >= PACK_KEEPS_COST
 
     def sealed(self) -> "Manifest":
         """A copy with its seal filled in."""

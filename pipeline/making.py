@@ -44,6 +44,8 @@ class StageOutcome:
     hardware: str | None = None
     """Where it is not the processor of this machine."""
     precision: dict[str, str] | None = None
+    cost: tuple[float, float] | None = None
+    """Seconds and peak memory in MB, where this process did not do the work."""
 
 
 @contextlib.contextmanager
@@ -125,6 +127,7 @@ def make(
     _check_stayed(order.target, inputs)
     commit, dirty = provenance.git_state()
     process, wall_s = provenance.this_process(), spent_s + time.monotonic() - started
+    seconds, peak_mb = outcome.cost or (round(wall_s, 3), round(machine.peak_memory_mb(), 1))
     made_with = outcome.hardware or (None if order.anonymous else machine_in_words(describe_machine()))
     host, job_id = ("", None) if order.anonymous else (process["host"], process["job_id"])
     sealed = artifacts.seal(
@@ -134,7 +137,7 @@ def make(
             settings=order.settings, inputs=order.inputs, source=order.source, identity=outcome.identity, files={},
             versions=provenance.installed_versions(), git_commit=commit, git_dirty=dirty, host=host,
             job_id=job_id, device=outcome.device, hardware=made_with, precision=outcome.precision,
-            created=provenance.now(), wall_s=round(wall_s, 3), peak_memory_mb=round(machine.peak_memory_mb(), 1),
+            created=provenance.now(), wall_s=seconds, peak_memory_mb=peak_mb,
             metrics=outcome.metrics,
         ),
     )

@@ -23,7 +23,7 @@ from pipeline.progress import Reporter
 if TYPE_CHECKING:
     from pipeline.model.stored_tensors import Storage
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 SLOTS = ("lm", "classifier", "evaluation")
 LEFT_OUT = ("history.csv", "history.jsonl", "curve.csv", "evaluation.md")
 """How training went, of which the manifest has the result, and a page whose figures metrics.json has."""
@@ -107,7 +107,8 @@ def _write(whole: Artifact, work: Path, storage: "Storage") -> StageOutcome:
     metrics: dict[str, Any] = manifest.metrics
     if manifest.slot != "evaluation":
         metrics = {**metrics, "storage": storage}
-    return StageOutcome(metrics, manifest.identity, manifest.device, manifest.hardware, manifest.precision)
+    cost = manifest.wall_s, manifest.peak_memory_mb
+    return StageOutcome(metrics, manifest.identity, manifest.device, manifest.hardware, manifest.precision, cost)
 
 
 def _without_quotes(metrics: str) -> str:

@@ -122,7 +122,7 @@ def _result(name: str, artifact: Artifact, home: Path) -> Result:
     costs = [
         StageCost(link.role, link.manifest.wall_s, link.manifest.peak_memory_mb, link.manifest.hardware)
         for link in links
-        if link.manifest is not None and link.manifest.original is None and not link.is_of_another
+        if link.manifest is not None and link.manifest.has_cost and not link.is_of_another
         and not (random and link.role == "lm")
     ]
     return Result(

@@ -83,9 +83,7 @@ def _trained(chain: list[Link]) -> Iterator[Trained]:
 def _derive(chain: list[Link], evaluation: Artifact | None, documents: dict[str, Any]) -> dict[str, Any]:
     derived: dict[str, Any] = {
         "made_from": {link.role: link.fingerprint for link in chain},
-        "wall_s": sum(
-            link.manifest.wall_s for link in chain if link.manifest is not None and link.manifest.original is None
-        ),  # what was packed does not say how long it was made
+        "wall_s": sum(link.manifest.wall_s for link in chain if link.manifest is not None and link.manifest.has_cost),
     }
     if evaluation is not None:
         derived["metrics_sha256"] = evaluation.manifest.files["metrics.json"].sha256

@@ -158,7 +158,7 @@ def lineage(material: Material) -> Section:
         cost: list[Line] = [
             [sources.figure(source, "wall_s", form="duration")],
             [sources.figure(source, "peak_memory_mb", form="megabytes")],
-        ] if link.manifest is None or link.manifest.original is None else [["packed"], ["packed"]]
+        ] if link.manifest is None or link.manifest.has_cost else [["packed"], ["packed"]]
         rows.append([
             [link.role], [sources.figure(DERIVED, "made_from", link.role, form="hash")],
             [sources.figure(source, "created", form="time")], *cost,

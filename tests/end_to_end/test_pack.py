@@ -49,6 +49,22 @@ def test_a_packed_classifier_predicts_almost_as_before(home: Path) -> None:
     assert not np.array_equal(packed, whole)
 
 
+def test_a_packed_model_keeps_what_its_training_took(home: Path) -> None:
+    data, packed = home / "data/smoke", home / "packed"
+    call(
+        "evaluate_classifier", "--run", "both", "--home", str(home), "--recipe", "smoke",
+        "--set", f"inputs.corpus={data}/corpus", "--set", f"inputs.tokens={data}/tokens",
+        "--set", f"inputs.ids={data}/ids", "--set", f"inputs.lm={packed}/lm-fwd",
+        "--set", f"inputs.classifier={packed}/classifier-fwd",
+    )
+    (found,) = json.loads(call("results", "both", "--json", "--home", str(home)).stdout)
+    took = {stage["role"]: (stage["wall_s"], stage["peak_memory_mb"]) for stage in found["stages"]}
+    for role, name in (("lm", "lm-fwd"), ("classifier", "classifier-fwd")):
+        trained = manifest(home / "models/smoke" / name)
+        assert took[role] == (trained["wall_s"], trained["peak_memory_mb"])
+        assert manifest(packed / name)["wall_s"] == trained["wall_s"]
+
+
 def test_what_was_packed_together_is_found_together(home: Path, tmp_path: Path) -> None:
     folders = (home / "packed/classifier-fwd", home / "models/smoke/classifier-fwd")
     packed, whole = (open_artifact(folder, "classifier") for folder in folders)
