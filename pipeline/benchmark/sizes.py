@@ -14,7 +14,7 @@ class Sizes:
 
     repeats: int
     archive_documents: int
-    """Of a generated archive; one that is given is read whole."""
+    """Generated, or the first of the archive that is given: its 100,000 would take longer than all other cases."""
     documents: int
     """To tokenize into words; the corpus has row groups of 2,000 at most, each of which is one worker's."""
     subword_documents: int
@@ -49,13 +49,13 @@ class Sizes:
 
 VOCABULARIES = {"lm-step-60k": 60_000, "lm-step-8k": 8_000}
 FULL = Sizes(
-    repeats=5, archive_documents=10_000, documents=25_000, subword_documents=3_000, pieces=8_000,
+    repeats=5, archive_documents=25_000, documents=25_000, subword_documents=3_000, pieces=8_000,
     loader_tokens=3_000_000, lm_bs=64, lm_seq_len=72, lm_warm_steps=2, vocabularies=VOCABULARIES, classifier_bs=64,
     training_batches=1, prediction_batches=2, distilbert_share=4, singles=10, single_words=200, scale_documents=2_000,
     scale_repeats=2, matmul_size=2048,
 )
 QUICK = Sizes(
-    repeats=2, archive_documents=2_000, documents=2_500, subword_documents=400, pieces=2_000, loader_tokens=500_000,
+    repeats=2, archive_documents=10_000, documents=2_500, subword_documents=400, pieces=2_000, loader_tokens=500_000,
     lm_bs=16, lm_seq_len=72, lm_warm_steps=1, vocabularies=VOCABULARIES, classifier_bs=8, training_batches=1,
     prediction_batches=2, distilbert_share=0, singles=3, single_words=200, scale_documents=250, scale_repeats=1,
     matmul_size=2048, forks=True,

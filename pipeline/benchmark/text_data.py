@@ -25,9 +25,8 @@ FEW = 20
 
 
 def prepare_archive(turns: Turns, work: Work) -> None:
-    """An archive in IMDB's layout, unless one was given."""
-    if work.source is None:
-        write_archive(work.shared / ARCHIVE, enumerate(_generated(work.sizes.archive_documents)))
+    """An archive in IMDB's layout."""
+    write_archive(work.shared / ARCHIVE, enumerate(_texts(work, work.sizes.archive_documents)))
 
 
 def prepare_reviews(turns: Turns, work: Work) -> None:

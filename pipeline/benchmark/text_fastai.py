@@ -14,7 +14,7 @@ from pipeline.machine import usable_cores
 
 def archive(turns: Turns, work: Work) -> None:
     """What untar_data does after its download, then every text file read."""
-    source, target = work.source or work.shared / ARCHIVE, work.own / "unpacked"
+    source, target = work.shared / ARCHIVE, work.own / "unpacked"
     while True:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()

@@ -35,7 +35,7 @@ class Timed(NamedTuple):
 
 def archive(turns: Turns, work: Work) -> None:
     """The archive to a sealed corpus."""
-    source = work.source or work.shared / ARCHIVE
+    source = work.shared / ARCHIVE
     while True:
         shutil.rmtree(work.own / "data", ignore_errors=True)
         turns.wait()
