@@ -14,7 +14,7 @@ class Sizes:
 
     repeats: int
     archive_documents: int
-    """Generated, or the first of the archive that is given: its 100,000 would take longer than all other cases."""
+    """Generated, or the first of the archive that is given: to unpack all its 100,000 takes fastai half a minute."""
     documents: int
     """To tokenize into words; the corpus has row groups of 2,000 at most, each of which is one worker's."""
     subword_documents: int
