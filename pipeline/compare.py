@@ -11,7 +11,7 @@ from pipeline import runs, stopping
 from pipeline.artifact import Artifact, open_artifact, path_from, read_manifest
 from pipeline.errors import UsageError
 from pipeline.ladder.continuing import REPEATED_TOKENS, WRITTEN_TOKENS, prompt_of, written_by
-from pipeline.ladder.making import SLOT, folder_of, make_rung
+from pipeline.ladder.making import SLOT, command_for, folder_of, make_rung
 from pipeline.ladder.page import metric_beside, remarks_on, render
 from pipeline.ladder.rungs import AWD_LSTM, KNESER_NEY, RUNGS, ULMFIT, Published, Rung, rungs_named
 from pipeline.ladder.scoring import METRICS, headline
@@ -91,7 +91,10 @@ def compare(plan: Plan, rungs: Sequence[Rung], n_seeds: int, reporter: Reporter,
             stopping.check(f"compare, before {rung.name} with seed {seed},")
             results.append(_result(plan, rung, seed, reporter, force))
         rows.append(_row(rung, results, rung.published.get(run.recipe.prepare_corpus.kind)))
-    document = {"on": run.name, "ids": results[0]["ids"], **_continued(run, rungs, rows), "rungs": rows}
+    document = {
+        "on": run.name, "ids": results[0]["ids"], "command": command_for(run, [rung.name for rung in rungs], n_seeds),
+        **_continued(run, rungs, rows), "rungs": rows,
+    }
     folder = folder_of(run)
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / FIGURES, json.dumps(document, ensure_ascii=False, indent=2) + "\n")

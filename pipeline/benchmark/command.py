@@ -31,7 +31,7 @@ def benchmark(  # noqa: PLR0917
     ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Smaller data, fewer repeats, no DistilBERT, memory of the training "
-                           "cases alone: some 4 minutes on two cores, not 25.")
+                           "cases alone: some 3 minutes on two cores, not 20.")
     ] = False,
     source: Annotated[
         Path | None, typer.Option("--source", metavar="FILE", help="The IMDB archive, for the cases that read text. "

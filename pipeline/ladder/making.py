@@ -1,6 +1,7 @@
 """One rung with one seed as a sealed artifact, made by the same contract as the stages' own."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,7 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
         if before is not None and not force:
             raise InputError(
                 f"{target} was made of other ids, or with other settings of the rung.",
-                f"Replace it: python -m pipeline compare --on {run.name} --rungs {rung.name}{_seeds(run, seed)} --force"
-                + ("" if run.home == Path() else f" --home {shlex.quote(str(run.home))}"),
+                f"Replace it: {command_for(run, [rung.name], seed - run.recipe.run.seed + 1, '--force')}",
             )
 
         def work(folder: Path, resuming: bool) -> StageOutcome:
@@ -76,10 +76,11 @@ def make_rung(run: Run, rung: Rung, seed: int, reporter: Reporter, *, force: boo
         return making.make(order, work, reporter, {"ids": ids})
 
 
-def _seeds(run: Run, seed: int) -> str:
-    """The option that reaches `seed`; none for the run's own."""
-    more = seed - run.recipe.run.seed
-    return f" --seeds {more + 1}" if more else ""
+def command_for(run: Run, rungs: Sequence[str], n_seeds: int, *extra: str) -> str:
+    """The command line that makes `rungs` on the ids of `run` with `n_seeds` seeds."""
+    words = ["--on", run.name, "--rungs", ",".join(rungs), *(["--seeds", str(n_seeds)] if n_seeds > 1 else []), *extra]
+    words += [] if run.home == Path() else ["--home", str(run.home)]
+    return shlex.join(["python", "-m", "pipeline", "compare", *words])
 
 
 def _learns_valid(run: Run, rung: Rung) -> bool:

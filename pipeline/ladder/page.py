@@ -91,9 +91,7 @@ def _page(document: dict[str, Any], sources: Sources, name: str) -> Page:
             *([Section("text", "Generated text", [*_text(document, sources, name)])] if "prompt" in document else []),
             *([Section("notes", "What the notes reached", [Prose(line) for line in reached])] if reached else []),
         ],
-        footer=[f"Written by staged-ulmfit {__version__} from sealed artifacts. The same again: ",
-                f"python -m pipeline compare --on {document['on']} --rungs "
-                f"{','.join(row['rung'] for row in rows)} --seeds {n_seeds}"],
+        footer=[f"Written by staged-ulmfit {__version__} from sealed artifacts. The same again: {document['command']}"],
     )
 
 

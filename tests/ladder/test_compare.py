@@ -72,6 +72,8 @@ def test_rungs_are_made_once_and_told(home: Path) -> None:
     assert "documents/s" not in lines[0]
     assert f"{learned['mean']['accuracy']:.4f} ± {learned['deviation']['accuracy']:.4f}" in lines[2]
     page = (folder / PAGE).read_text(encoding="utf-8")
+    assert document["command"] == f"python -m pipeline compare --on t --rungs {RUNGS} --seeds 2 --home {home}"
+    assert f"The same again: {document['command']}" in page
     assert lines[-1] == f"page  {folder / PAGE}"
     for i, row in enumerate(document["rungs"]):
         shown = f'data-from="compare.json#/rungs/{i}/mean/accuracy">{row["mean"]["accuracy"]:.4f}<'
