@@ -25,7 +25,7 @@ FEW = 20
 
 
 def prepare_archive(turns: Turns, work: Work) -> None:
-    """An archive in IMDB's layout."""
+    """An archive in IMDB's layout, of the first reviews of the one that is given or of generated ones."""
     write_archive(work.shared / ARCHIVE, enumerate(_texts(work, work.sizes.archive_documents)))
 
 

@@ -2,13 +2,15 @@
 
 import io
 import tarfile
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.benchmark import data, flop
-from pipeline.benchmark.sizes import SMALL_LSTM, WORD_LSTM
-from pipeline.benchmark.text_data import write_archive
+from pipeline.benchmark.sizes import SMALL_LSTM, TINY, WORD_LSTM
+from pipeline.benchmark.text_data import ARCHIVE, prepare_archive, write_archive
+from pipeline.benchmark.turns import Turns, Work
 from pipeline.corpus.trees import read_imdb
 from pipeline.model.architecture import Architecture
 
@@ -53,6 +55,13 @@ def test_an_archive_reads_as_imdb(tmp_path: Path) -> None:
     assert counts == {"train": 4, "test": 4, "unlabelled": 8}
     with tarfile.open(fileobj=io.BytesIO((tmp_path / "a.tar.gz").read_bytes())) as archive:
         assert len(archive.getnames()) == 16
+
+
+def test_of_a_given_archive_the_first_reviews_are_unpacked(tmp_path: Path) -> None:
+    write_archive(tmp_path / "given.tar", enumerate(f"text {i}" for i in range(TINY.archive_documents + 1)))
+    prepare_archive(Turns(Pipe()[0]), Work(tmp_path, tmp_path, TINY, {}, tmp_path / "given.tar"))
+    found = [document.text for document in read_imdb(tmp_path / ARCHIVE)]
+    assert found == [f"text {i}".encode() for i in range(TINY.archive_documents)]
 
 
 def test_the_work_of_a_token_is_what_the_formula_says() -> None:
