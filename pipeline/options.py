@@ -69,6 +69,10 @@ PrecisionOption = Annotated[
     str, typer.Option("--precision", metavar="auto|fp16|bf16|fp32", help="auto: fp16 on CUDA, bf16 on a CPU that has "
                       "it, else fp32.")
 ]
+ClassifierPrecisionOption = Annotated[
+    str, typer.Option("--precision", metavar="auto|fp16|bf16|fp32|int8", help="auto: fp16 on CUDA, bf16 on a CPU that "
+                      "has it, else fp32. int8: auto with LSTM weights in 8 bits, for one text after another on a CPU.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="auto|cpu|cuda[:N]")]
 ReplaceOption = Annotated[
     bool, typer.Option("--force", help="Replace the output; discard an unfinished one of another input or model.")

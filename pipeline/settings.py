@@ -73,6 +73,14 @@ class RunSettings(Section):
     )
 
 
+class PredictionSettings(RunSettings):
+    """The same for a classifier that is only used."""
+
+    precision: Literal["auto", "fp16", "bf16", "fp32", "int8"] = setting(  # type: ignore[assignment]
+        "auto", "As in training; int8 rounds the LSTM weights to 8 bits, on a CPU, where all else is as in auto."
+    )
+
+
 class InputSettings(Section):
     """Sealed artifacts to use instead of making them in this run (their stages are then not run)."""
 

@@ -94,7 +94,7 @@ CASES: tuple[Case, ...] = (
          sides={**_beside_fastai("inference_ours", "inference_fastai", "batches"),
                 DISTILBERT: _side("distilbert", "predict")},
          **_CLASSIFIERS),
-    _single("predict-one", "classifier", False, "One review of 200 words, text to probabilities; fastai: predict."),
+    _single("predict-one", "classifier", False, "One review of 200 words, text to class, in int8; fastai: predict."),
     _single("predict-one-5m", "small-classifier", True, "The same, 5 million LSTM weights, on one core."),
     Case("startup-help", "s", "--help, from the shell.", "startup", "startup", parameters={"arguments": ["--help"]}),
     Case("startup-status", "s", "status, from the shell.", "startup", "startup",

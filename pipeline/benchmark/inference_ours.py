@@ -8,7 +8,7 @@ from pipeline.artifact import open_artifact
 from pipeline.benchmark.single import single_reviews
 from pipeline.benchmark.turns import Turns, Work
 from pipeline.inference.bundle import ClassifierBundle, load_classifier_bundle
-from pipeline.settings import RunSettings
+from pipeline.settings import PredictionSettings, RunSettings
 from pipeline.text.ids import IdStore
 from pipeline.training.device import keep_freed_memory
 
@@ -28,7 +28,8 @@ def one(turns: Turns, work: Work) -> None:
     """Texts to probabilities, one at a time; units are texts."""
     if work.parameters["one_core"]:
         torch.set_num_threads(1)
-    bundle, texts = _bundle(work, work.parameters["model"]), single_reviews(work)
+    run = PredictionSettings(precision="int8")
+    bundle, texts = _bundle(work, work.parameters["model"], run), single_reviews(work)
     bundle.predict(texts[:1])
     while True:
         turns.wait()
@@ -40,6 +41,6 @@ def one(turns: Turns, work: Work) -> None:
         turns.stop(len(texts), seconds)
 
 
-def _bundle(work: Work, model: str) -> ClassifierBundle:
+def _bundle(work: Work, model: str, run: RunSettings | None = None) -> ClassifierBundle:
     keep_freed_memory()
-    return load_classifier_bundle(work.shared / model, RunSettings())
+    return load_classifier_bundle(work.shared / model, run)

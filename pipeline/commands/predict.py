@@ -9,11 +9,11 @@ import typer
 from pipeline import stopping
 from pipeline.options import (
     BsOption,
+    ClassifierPrecisionOption,
     DeviceOption,
     HomeOption,
     IdColumnOption,
     InputOption,
-    PrecisionOption,
     ReplaceOption,
     StopAfterOption,
     TextColumnOption,
@@ -36,7 +36,7 @@ def command(  # noqa: PLR0917
     id_column: IdColumnOption = None,
     text_column: TextColumnOption = "text",
     bs: BsOption = 64,
-    precision: PrecisionOption = "auto",
+    precision: ClassifierPrecisionOption = "auto",
     device: DeviceOption = "auto",
     force: ReplaceOption = False,
     stop_after: StopAfterOption = None,

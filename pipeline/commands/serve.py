@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline import machine, stopping
-from pipeline.options import DeviceOption, HomeOption, PrecisionOption
+from pipeline.options import ClassifierPrecisionOption, DeviceOption, HomeOption
 from pipeline.pretrained import DEFAULT_MODEL
 from pipeline.progress import Reporter
 
@@ -34,7 +34,7 @@ def command(  # noqa: PLR0917
     waiting: Annotated[
         int, typer.Option("--max-waiting", metavar="N", min=1, help="Predictions that may wait; more are 503.")
     ] = 128,
-    precision: PrecisionOption = "auto",
+    precision: ClassifierPrecisionOption = "auto",
     device: DeviceOption = "auto",
     home: HomeOption = Path(),
 ) -> None:

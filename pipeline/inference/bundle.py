@@ -37,7 +37,7 @@ class LoadedClassifier:
     def load(cls, classifier: Artifact, run: RunSettings) -> "LoadedClassifier":
         """The classifier of an artifact, on the device and in the precision that `run` asks for."""
         device = resolve_device(run)
-        model = load_classifier(classifier.path, device.dtype, device.device)
+        model = load_classifier(classifier.path, device.dtype, device.device, int8=device.int8)
         return cls(model, classifier.manifest.identity["direction"], device)
 
     def batches(self, lengths: Lengths, bs: int) -> list[NDArray[np.int64]]:

@@ -50,8 +50,10 @@ def pooled_from(lengths: Lengths, shape: HeadShape) -> Lengths:
     return np.maximum(chunks - kept, 0) * shape.seq_len
 
 
-def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device) -> Classifier:
+def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device, *, int8: bool = False) -> Classifier:
     """The classifier in `folder`, ready for use: its encoder converted to `dtype` once, all on `device`.
+
+    `int8`: with LSTM weights in 8 bits, on a CPU.
 
     Raises InputError, naming the first, for a tensor that does not fit the architecture.
     """
@@ -59,7 +61,10 @@ def load_classifier(folder: Path, dtype: torch.dtype, device: torch.device) -> C
     with torch.device("meta"):
         head = build_head(3 * architecture.emb_sz, shape)
     fill(head, folder / "head.safetensors")
-    model = Classifier(load_encoder(folder).to(device, dtype), head.to(device), shape)
+    encoder = load_encoder(folder)
+    if int8:
+        encoder.round_to_int8()
+    model = Classifier(encoder.to(device, dtype), head.to(device), shape)
     return model.eval().requires_grad_(False)
 
 

@@ -5,6 +5,7 @@ size, V embedding rows.
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,12 @@ class Encoder(nn.Module):
             output, layer_state = layer(output, state[number] if state else None)
             after.append(layer_state)
         return output, after
+
+    def round_to_int8(self) -> None:
+        """Make the LSTM layers, float32 on a CPU, those of `int8_lstm`."""
+        from pipeline.inference.int8_lstm import Int8Lstm  # numba compiles: only for those who ask for it
+
+        self.lstm = nn.ModuleList(Int8Lstm(cast(nn.LSTM, layer)) for layer in self.lstm)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -40,11 +40,14 @@ def find_model(model: str, home: Path, slots: Sequence[str], option: str = "--mo
     )
 
 
-def run_settings(precision: str, device: str) -> RunSettings:
-    """The settings that load a model as --precision and --device say; UsageError for what they cannot be (here)."""
+def run_settings(precision: str, device: str, kind: type[RunSettings] = RunSettings) -> RunSettings:
+    """The settings that load a model as --precision and --device say; UsageError for what they cannot be (here).
+
+    `kind`: PredictionSettings for classifiers.
+    """
     asked = {"precision": precision, "device": device}
     try:
-        settings = RunSettings.model_validate(asked)
+        settings = kind.model_validate(asked)
     except ValidationError as error:
         where, why = str(error.errors()[0]["loc"][0]), error.errors()[0]["msg"]
         raise UsageError(f"--{where} cannot be {asked[where]!r}: {why}.") from error

@@ -14,6 +14,7 @@ from pipeline.inference.models import find_model, run_settings
 from pipeline.inference.outputs import FORMATS, Format, Predictions
 from pipeline.inference.pooling import Rows
 from pipeline.progress import Reporter
+from pipeline.settings import PredictionSettings
 from pipeline.text.text_encoder import TextEncoder
 from pipeline.training.device import Device
 
@@ -27,7 +28,7 @@ def predict(request: Request, reporter: Reporter, stdin: BinaryIO, stdout: Binar
     """
 
     def load() -> _Predicting:
-        settings = run_settings(request.precision, request.device)
+        settings = run_settings(request.precision, request.device, PredictionSettings)
         return _Predicting(load_classifier_bundle(find_classifier(request.model, request.home), settings), request.bs)
 
     return carry_out(request, _WORDING, FORMATS, load, reporter=reporter, stdin=stdin, stdout=stdout)

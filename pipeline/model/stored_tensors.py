@@ -42,10 +42,16 @@ def in_fewer_bits(tensors: Tensors, storage: Storage) -> Tensors:
         elif storage == "bf16":
             kept[name] = tensor.to(torch.bfloat16)
         else:
-            scale = tensor.abs().amax(dim=1) / _STEPS
-            steps = tensor / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-            kept |= {name: steps.round().to(torch.int8), name + SCALE: scale}
+            steps, scale = in_steps(tensor)
+            kept |= {name: steps, name + SCALE: scale}
     return kept
+
+
+def in_steps(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """A float32 matrix [N, M] as int8 steps [N, M] and what a step is worth in each row, float32 [N]."""
+    scale = matrix.abs().amax(dim=1) / _STEPS
+    steps = matrix / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+    return steps.round().to(torch.int8), scale
 
 
 def _is_scale(name: str, found: Tensors) -> bool:

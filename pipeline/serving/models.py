@@ -10,6 +10,7 @@ from pipeline.inference.language_model import LanguageModelBundle, load_language
 from pipeline.inference.models import find_model
 from pipeline.inference.predict import find_classifier
 from pipeline.settings import RunSettings
+from pipeline.training.device import DTYPES
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class Models:
     def load(cls, classifiers: Sequence[str], language_model: str | None, home: Path, run: RunSettings) -> "Models":
         """Classifiers and language model given by folder or run, on the device and in the precision of `run`.
 
-        Where `run` leaves the precision open, the language model has fp32, as `generate` has: the same seed writes the
-        same text. Raises UsageError if a classifier is given twice, InputError for a model that cannot be loaded.
+        Where `run` leaves the precision open, or it is int8, the language model has fp32, as `generate` has: the same
+        seed writes the same text. Raises UsageError if a classifier is given twice, InputError for a model that cannot
+        be loaded.
         """
         folders = [find_classifier(name, home) for name in classifiers]
         if len({folder.resolve() for folder in folders}) < len(folders):
@@ -35,7 +37,8 @@ class Models:
         for bundle in bundles:  # the first text and the first batch take seconds: what they need is made then
             for n_texts in (1, 2):
                 bundle.predict(["A warm-up."] * n_texts)
-        writing = run.model_copy(update={"precision": "fp32"}) if run.precision == "auto" else run
+        stated = run.precision in DTYPES
+        writing = run if stated else run.model_copy(update={"precision": "fp32"})
         return cls(
             dict(zip(names(folders), bundles, strict=True)),
             None if lm is None else (names([lm])[0], load_language_model_bundle(lm, writing)),

@@ -23,6 +23,7 @@ from pipeline.serving.app import Service
 from pipeline.serving.connection import Connection
 from pipeline.serving.limits import Limits
 from pipeline.serving.models import Models
+from pipeline.settings import PredictionSettings
 from pipeline.training.device import keep_freed_memory
 
 KEY_VARIABLE = "STAGED_ULMFIT_API_KEY"
@@ -55,7 +56,7 @@ def serve(request: ServeRequest, reporter: Reporter) -> None:
     key = _key(request.api_key_file)
     listening = _listen(request.host, request.port)
     with listening:
-        settings = run_settings(request.precision, request.device)
+        settings = run_settings(request.precision, request.device, PredictionSettings)
         keep_freed_memory()
         models = Models.load(request.models, request.language_model, request.home, settings)
         http = HttpServer(Service(models, request.limits, key, reporter, _prediction_threads()), listening)

@@ -4,13 +4,15 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
 from pipeline.errors import UsageError
 from pipeline.ranks import ALONE, Ranks
-from pipeline.settings import RunSettings
+from pipeline.settings import PredictionSettings, RunSettings
 
+_INT8 = "int8+"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -21,12 +23,18 @@ class Device:
     device: torch.device
     requested: str
     precision: str
-    """fp16, bf16 or fp32: what `requested` comes to on this device."""
+    """fp16, bf16 or fp32: what `requested` comes to on this device. int8+bf16 or int8+fp32: with the LSTM weights of a
+    classifier rounded to 8 bits."""
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype matrix products run in."""
-        return DTYPES[self.precision]
+        return DTYPES[self.precision.removeprefix(_INT8)]
+
+    @property
+    def int8(self) -> bool:
+        """True if LSTM weights are in 8 bits."""
+        return self.precision.startswith(_INT8)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Autocast of this device; does nothing in fp32."""
@@ -77,6 +85,8 @@ def resolve_device(run: RunSettings, ranks: Ranks = ALONE, *, by_options: bool =
     Of several processes each gets a GPU of its own: that of its number on its machine, or the only one it can see.
     `by_options`: it was asked for with --device and --precision, which the error then names, and not with settings.
     """
+    if isinstance(run, PredictionSettings) and run.precision == "int8":
+        return _in_int8(resolve_device(run.model_copy(update={"precision": "auto"}), by_options=by_options))
     called, give = ("--", "Use --{} {}") if by_options else ("run.", "Use --set run.{}={}")
     name = run.device
     if name == "auto":
@@ -108,6 +118,17 @@ def resolve_device(run: RunSettings, ranks: Ranks = ALONE, *, by_options: bool =
     if ranks.size > 1 and on_cuda:
         torch.cuda.set_device(device)
     return Device(device, run.precision, precision)
+
+
+def _in_int8(device: Device) -> Device:
+    if device.device.type != "cpu":
+        raise UsageError("--precision is int8, which runs on CPUs only.", "Use --device cpu, or --precision auto.")
+    if find_spec("numba") is None:
+        raise UsageError(
+            "--precision is int8, for which numba is not installed.",
+            "Install what it needs: pip install -c constraints.txt '.[int8]'",
+        )
+    return Device(device.device, "int8", _INT8 + device.precision)
 
 
 def keep_freed_memory() -> None:
