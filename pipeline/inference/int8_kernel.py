@@ -10,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+_compiled = numba.njit(fastmath={"arcp", "contract", "nsz", "reassoc"}, error_model="numpy", nogil=True)
+"""Sums may be taken in any order, but numbers are not taken for granted as with `fastmath=True`: NaN is not lost."""
 
 
 def _tanh_of(x: Any) -> Any:
     # Lambert's continued fraction, off by less than 4e-5: numba's own calls a function per number, this fills vectors,
     # as long as no division may raise (error_model).
-    x = min(max(x, np.float32(-7.5)), np.float32(7.5))
+    # What is no number stays so.
+    x = np.float32(7.5) if x > np.float32(7.5) else x
+    x = np.float32(-7.5) if x < np.float32(-7.5) else x
     s = x * x
     above = np.float32(34459425) + s * (
         np.float32(4729725) + s * (np.float32(135135) + s * (np.float32(990) + s))
@@ -26,14 +30,14 @@ def _tanh_of(x: Any) -> Any:
     return x * above / below
 
 
-_tanh = numba.njit(fastmath=True, error_model="numpy")(_tanh_of)
+_tanh = _compiled(_tanh_of)
 
 
 def _sigmoid_of(x: Any) -> Any:
     return np.float32(0.5) + np.float32(0.5) * _tanh(np.float32(0.5) * x)
 
 
-_sigmoid = numba.njit(fastmath=True, error_model="numpy")(_sigmoid_of)
+_sigmoid = _compiled(_sigmoid_of)
 
 
 def _read(  # noqa: PLR0917  numba hands arguments over by position
@@ -63,6 +67,6 @@ def _read(  # noqa: PLR0917  numba hands arguments over by position
             outputs_TH[t, j] = hidden_H[j]
 
 
-read_document = numba.njit(fastmath=True, error_model="numpy", nogil=True)(_read)
+read_document = _compiled(_read)
 """Read T tokens: gates_TG holds what their inputs and the biases add to the gates. Writes the outputs, and the state
 after them over the state before them."""

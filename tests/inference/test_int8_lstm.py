@@ -74,6 +74,16 @@ def test_the_shipped_model_which_is_stored_so_stays_what_it_is() -> None:
     np.testing.assert_allclose(alone, expected, atol=0.02)
 
 
+@pytest.mark.parametrize("where", [0, 1, 2], ids=["weight_ih", "weight_hh", "bias_ih"])
+def test_what_is_no_number_is_not_lost(where: int) -> None:
+    lstm = nn.LSTM(6, 8, batch_first=True)
+    with torch.no_grad():
+        list(lstm.parameters())[where].view(-1)[0] = torch.nan
+    with torch.inference_mode():
+        outputs, _ = Int8Lstm(lstm)(torch.ones(1, 5, 6))
+    assert bool(outputs[0, -1].isnan().any())
+
+
 def test_it_is_for_classifiers_on_a_cpu_with_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_settings("int8", "cpu", PredictionSettings).precision == "int8"
     with pytest.raises(UsageError, match=r"^--precision cannot be 'int8': Input should be 'auto', 'fp16', 'bf16' or"):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,17 @@ def test_arguments_and_lines(model: Path) -> None:
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].__getitem__)
     assert "predict: 3 texts in" in log
     assert "cleaned: empty 1 (empty and blank texts get the prior of an empty document)" in log
+
+
+def test_8_bits_are_told_and_close(model: Path) -> None:
+    texts = tuple(reviews(5))
+    output, log = run(model, texts=texts, precision="int8")
+    assert re.search(r"device cpu, precision int8\+(bf16|fp32) \(asked for: int8\)", log)
+    found = np.array([[row["probabilities"][label] for label in LABELS] for row in rows_of(output)])
+    expected = load_classifier_bundle(model, RunSettings(precision="fp32", device="cpu")).predict(texts)
+    assert found == pytest.approx(expected, abs=0.02)
+    alone, _ = run(model, texts=texts[:1], precision="int8")
+    assert list(rows_of(alone)[0]["probabilities"].values()) == pytest.approx(expected[0], abs=0.02)
 
 
 @pytest.mark.parametrize("source", [".txt", ".csv", ".jsonl", ".parquet"])

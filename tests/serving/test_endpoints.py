@@ -26,7 +26,7 @@ from pipeline.inference.pooling import Rows
 from pipeline.serving.guard import SECURITY_HEADERS
 from pipeline.serving.limits import MAX_TEXTS, Limits
 from pipeline.serving.models import Models, names
-from pipeline.settings import RunSettings
+from pipeline.settings import PredictionSettings, RunSettings
 
 FP32 = RunSettings(device="cpu", precision="fp32")
 TEXTS = ["A warm, witty film!", "dull", "", "the " * 300, "naïve\u2028 \U0001f600 \x00"]
@@ -284,6 +284,13 @@ def test_models_that_cannot_be_meant(home: Path) -> None:
         Models.load(["one", str(home / "models" / "one" / "classifier-fwd")], None, home, FP32)
     with pytest.raises(InputError, match=r"There is no language model two, and no run of this name has one in"):
         Models.load(["one"], "two", home, FP32)
+
+
+def test_8_bits_are_for_classifiers(home: Path) -> None:
+    models = Models.load(["one"], "one", home, PredictionSettings(device="cpu", precision="int8"))
+    assert models.classifiers["one"].classifier.device.precision.startswith("int8+")
+    assert models.language_model is not None
+    assert models.language_model[1].device.precision == "fp32"
 
 
 def test_the_most_texts_are_answered(server: Served) -> None:
