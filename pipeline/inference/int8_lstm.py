@@ -29,11 +29,10 @@ class Int8Lstm(nn.Module):
         super().__init__()
         weight_GI, weight_GH, _, _ = lstm.parameters()
         with torch.no_grad():
-            steps_GI, scale_G = in_steps(weight_GI)
-            weight_GI.copy_(steps_GI * scale_G[:, None])
-            steps_GH, scale_G = in_steps(weight_GH)
-            weight_GH.copy_(steps_GH * scale_G[:, None])
-        self._steps_GH, self._scale_G = steps_GH.numpy(), scale_G.numpy()
+            for weight in (weight_GI, weight_GH):
+                steps, scale_G = in_steps(weight)
+                weight.copy_(steps * scale_G[:, None])
+        self._steps_GH, self._scale_G = steps.numpy(), scale_G.numpy()  # of the recurrent weights, the last
         self.lstm = lstm
 
     def forward(self, rows_BTI: Tensor, state: _State | None = None) -> tuple[Tensor, _State]:

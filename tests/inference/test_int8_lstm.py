@@ -21,11 +21,11 @@ TEXTS = ["A warm, witty film that never drags.", "Dull. I left after an hour.", 
 
 
 @pytest.mark.parametrize(("n_in", "n_hid"), [(5, 7), (64, 96), (400, 768)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_single_row_reads_as_torch_does(n_in: int, n_hid: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1), (torch.float32, 50), (torch.bfloat16, 1)])
+def test_a_single_row_reads_as_torch_does(n_in: int, n_hid: int, dtype: torch.dtype, size: float) -> None:
     torch.manual_seed(n_in)
     layer = Int8Lstm(nn.LSTM(n_in, n_hid, batch_first=True)).to(dtype)
-    rows = torch.randn(1, 40, n_in)
+    rows = size * torch.randn(1, 40, n_in)  # large ones put gates where they are 0 or 1
     exact = copy.deepcopy(layer.lstm).float()
     with torch.inference_mode():
         expected, _ = exact(rows)
