@@ -23,6 +23,7 @@ MODEL = ROOT / "models" / "pretrained" / DEFAULT_MODEL
 SLOTS = {"lm-fwd": "lm", "classifier-fwd": "classifier", "evaluation": "evaluation"}
 STORAGE = "int8"
 MAX_MB = 20
+BACKWARD = MODEL.with_name(f"{DEFAULT_MODEL}-bwd")
 WARM, DULL = "A warm, witty film that never drags.", "A dull, lifeless mess. I wanted my money back."
 
 
@@ -40,6 +41,24 @@ def test_it_is_sealed_and_names_no_machine(name: str) -> None:
     assert artifact.manifest.git_dirty is False
     assert not re.findall(r'"(?:/|[A-Z]:\\)[^"]*"', text), "a path of the machine it was made on"
     assert artifact.manifest.metrics.get("storage", STORAGE) == STORAGE
+
+
+def test_the_backward_language_model_is_of_the_same_recipe_and_its_card_says_how_to_start_from_it(
+    tmp_path: Path,
+) -> None:
+    made, forward = manifest(BACKWARD / "lm-bwd"), manifest(MODEL / "lm-fwd")
+    text, card = json.dumps(made), (BACKWARD / "README.md").read_text(encoding="utf-8")
+    open_artifact(BACKWARD / "lm-bwd", "lm")
+    assert made["git_dirty"] is False
+    assert not made["host"]
+    assert not re.findall(r'"(?:/|[A-Z]:\\\\)[^"]*"', text), "a path of the machine it was made on"
+    assert made["settings"]["finetune_lm"] == load_recipe("imdb-cpu").finetune_lm.affecting_output()
+    assert made["identity"]["direction"] == "bwd"
+    assert abs(made["metrics"]["perplexity"] - forward["metrics"]["perplexity"]) < 1
+    command, = re.findall(r"python -m pipeline (run .*)", card)
+    call(*command.split(), "--until", "numericalize_corpus", "--home", str(tmp_path))
+    made_of = manifest(tmp_path / "data/again/ids")["identity"]
+    assert made_of["vocabulary"] == made["identity"]["vocabulary"]
 
 
 def test_its_parts_belong_together() -> None:
