@@ -19,7 +19,13 @@ def shipped_models() -> dict[str, Path]:
     return {} if home is None else {path.name: path for path in sorted(home.iterdir()) if path.is_dir()}
 
 
-def shipped(name: str, slot: str, direction: str = "fwd") -> Path | None:
-    """Folder of the artifact `slot` (lm or classifier) of the model called `name`; None if no model is called so."""
-    folder = shipped_models().get(name)
-    return None if folder is None else folder / f"{slot}-{direction}"
+def shipped(name: str, slot: str, direction: str | None = None) -> Path | None:
+    """Folder of the artifact `slot` (lm or classifier) of the model called `name`; None if no model is called so.
+
+    Without a direction it is of the one that the model has, forwards first. The folder may be absent.
+    """
+    model = shipped_models().get(name)
+    if model is None:
+        return None
+    folders = [model / f"{slot}-{d}" for d in ((direction,) if direction else ("fwd", "bwd"))]
+    return next((folder for folder in folders if folder.exists()), folders[0])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,49 +21,42 @@ from pipeline.recipe import load_recipe
 from pipeline.report.summary import percent
 
 MODEL = ROOT / "models" / "pretrained" / DEFAULT_MODEL
-SLOTS = {"lm-fwd": "lm", "classifier-fwd": "classifier", "evaluation": "evaluation"}
+PARTS = ("lm-fwd", "classifier-fwd", "evaluation")
 STORAGE = "int8"
 MAX_MB = 20
-BACKWARD = MODEL.with_name(f"{DEFAULT_MODEL}-bwd")
+BACKWARD = MODEL.with_name(f"{DEFAULT_MODEL}-bwd") / "lm-bwd"
 WARM, DULL = "A warm, witty film that never drags.", "A dull, lifeless mess. I wanted my money back."
 
 
 def test_it_ships_in_at_most_20_mb() -> None:
     assert shipped_models()[DEFAULT_MODEL] == MODEL
     assert sum(path.stat().st_size for path in MODEL.rglob("*")) < MAX_MB * 1e6
-    assert {path.name for path in MODEL.iterdir()} == {"README.md", *SLOTS}
+    assert {path.name for path in MODEL.iterdir()} == {"README.md", *PARTS}
 
 
-@pytest.mark.parametrize("name", SLOTS)
-def test_it_is_sealed_and_names_no_machine(name: str) -> None:
-    artifact = open_artifact(MODEL / name, SLOTS[name])
-    text = (MODEL / name / "manifest.json").read_text(encoding="utf-8")
-    assert not artifact.manifest.host
-    assert artifact.manifest.git_dirty is False
+@pytest.mark.parametrize("folder", [*(MODEL / name for name in PARTS), BACKWARD], ids=lambda folder: folder.name)
+def test_it_is_sealed_and_names_no_machine(folder: Path) -> None:
+    made = open_artifact(folder, folder.name.partition("-")[0]).manifest
+    assert not made.host
+    assert made.git_dirty is False
+    text = (folder / "manifest.json").read_text(encoding="utf-8")
     assert not re.findall(r'"(?:/|[A-Z]:\\)[^"]*"', text), "a path of the machine it was made on"
-    assert artifact.manifest.metrics.get("storage", STORAGE) == STORAGE
+    assert made.metrics.get("storage", STORAGE) == STORAGE
 
 
-def test_the_backward_language_model_is_of_the_same_recipe_and_its_card_says_how_to_start_from_it(
-    tmp_path: Path,
-) -> None:
-    made, forward = manifest(BACKWARD / "lm-bwd"), manifest(MODEL / "lm-fwd")
-    text, card = json.dumps(made), (BACKWARD / "README.md").read_text(encoding="utf-8")
-    open_artifact(BACKWARD / "lm-bwd", "lm")
-    assert made["git_dirty"] is False
-    assert not made["host"]
-    assert not re.findall(r'"(?:/|[A-Z]:\\\\)[^"]*"', text), "a path of the machine it was made on"
+def test_the_backward_language_model_is_of_the_same_recipe_and_its_card_says_how_to_use_it(tmp_path: Path) -> None:
+    made, card = manifest(BACKWARD), (BACKWARD.parent / "README.md").read_text(encoding="utf-8")
     assert made["settings"]["finetune_lm"] == load_recipe("imdb-cpu").finetune_lm.affecting_output()
     assert made["identity"]["direction"] == "bwd"
-    assert abs(made["metrics"]["perplexity"] - forward["metrics"]["perplexity"]) < 1
-    command, = re.findall(r"python -m pipeline (run .*)", card)
-    call(*command.split(), "--until", "numericalize_corpus", "--home", str(tmp_path))
-    made_of = manifest(tmp_path / "data/again/ids")["identity"]
-    assert made_of["vocabulary"] == made["identity"]["vocabulary"]
+    assert abs(made["metrics"]["perplexity"] - manifest(MODEL / "lm-fwd")["metrics"]["perplexity"]) < 1
+    generate, run = (shlex.split(line) for line in re.findall(r"^    python -m pipeline (.*)", card, re.MULTILINE))
+    assert generate[-1] in call(*generate, "--max-tokens", "10", "--home", str(tmp_path)).stdout
+    call(*run, "--until", "numericalize_corpus", "--home", str(tmp_path))
+    assert manifest(tmp_path / "data/again/ids")["identity"]["vocabulary"] == made["identity"]["vocabulary"]
 
 
 def test_its_parts_belong_together() -> None:
-    lm, classifier, evaluation = (manifest(MODEL / name) for name in SLOTS)
+    lm, classifier, evaluation = (manifest(MODEL / name) for name in PARTS)
     assert classifier["identity"] == lm["identity"]
     assert evaluation["inputs"]["classifier"]["fingerprint"] == classifier["fingerprint"]
     assert evaluation["metrics"]["test_documents"] == 25_000
