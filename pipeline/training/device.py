@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 
@@ -123,11 +122,6 @@ def resolve_device(run: RunSettings, ranks: Ranks = ALONE, *, by_options: bool =
 def _in_int8(device: Device) -> Device:
     if device.device.type != "cpu":
         raise UsageError("--precision is int8, which runs on CPUs only.", "Use --device cpu, or --precision auto.")
-    if find_spec("numba") is None:
-        raise UsageError(
-            "--precision is int8, for which numba is not installed.",
-            "Install what it needs: pip install -c constraints.txt '.[int8]'",
-        )
     return Device(device.device, "int8", _INT8 + device.precision)
 
 

@@ -155,7 +155,7 @@ def _fewest_epochs(phase: Phase) -> int:
 def _tell_of_own_layers(model: nn.Module, name: str, device: Device, reporter: Reporter) -> None:
     with device.kernels(), device.autocast():
         layers = [layer for layer in model.modules() if isinstance(layer, Lstm)]
-        own = {layer.hidden_size for layer in layers if layer.learns_by_recurrence()}
+        own = {layer.hidden_size for layer in layers if layer.is_wrong_in_torch()}
     if own:
         units = " and ".join(f"{units:,}" for units in sorted(own))
         reporter.line(

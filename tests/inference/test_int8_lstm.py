@@ -14,7 +14,7 @@ from pipeline.inference.models import run_settings
 from pipeline.pretrained import DEFAULT_MODEL, shipped
 from pipeline.settings import PredictionSettings, RunSettings
 from pipeline.training import device as devices
-from pipeline.training.device import Device, resolve_device
+from pipeline.training.device import Device
 
 INT8 = PredictionSettings(precision="int8", device="cpu")
 TEXTS = ["A warm, witty film that never drags.", "Dull. I left after an hour.", "", "Two stars for the cast. " * 60]
@@ -84,12 +84,9 @@ def test_what_is_no_number_is_not_lost(where: int) -> None:
     assert bool(outputs[0, -1].isnan().any())
 
 
-def test_it_is_for_classifiers_on_a_cpu_with_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_for_classifiers_on_a_cpu() -> None:
     assert run_settings("int8", "cpu", PredictionSettings).precision == "int8"
     with pytest.raises(UsageError, match=r"^--precision cannot be 'int8': Input should be 'auto', 'fp16', 'bf16' or"):
         run_settings("int8", "cpu")
     with pytest.raises(UsageError, match=r"^--precision is int8, which runs on CPUs only\. Use --device cpu, or"):
         devices._in_int8(Device(torch.device("cuda"), "auto", "fp16"))
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"numba is not installed\. .* pip install -c constraints\.txt '\.\[int8\]'$"):
-        resolve_device(INT8)

@@ -1,0 +1,131 @@
+"""What an LSTM does with one token beside its products, compiled by numba for this processor.
+
+Shapes: B rows, H hidden units; the 4 H gates are in torch's order: input, forget, cell, output. Numbers in bfloat16
+come and go as their bits, which numba has no type for; all that is reckoned is float32. One thread does it: with
+vectors it takes a small part of the time of the products, and threads of its own would disturb torch's.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bits = NDArray[np.uint16]
+"""Of bfloat16."""
+_FLOATS, _BITS = numba.float32[:, ::1], numba.uint16[:, ::1]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_OPTIONS: dict[str, Any] = {"fastmath": {"arcp", "contract", "nsz", "reassoc"}, "error_model": "numpy", "nogil": True}
+"""Sums may be taken in any order, but numbers are not taken for granted as with `fastmath=True`: NaN is not lost."""
+
+
+def compiled(function: _Function) -> _Function:
+    """For the types of its first call."""
+    return cast(_Function, numba.njit(**_OPTIONS)(function))
+
+
+def _compiled_for(*types: Any) -> Callable[[_Function], _Function]:
+    """At once, for arguments of those types alone."""
+    return cast(Callable[[_Function], _Function], numba.njit(types, **_OPTIONS))
+
+
+@compiled
+def tanh(x: Any) -> Any:
+    """Lambert's continued fraction, off by less than 4e-5.
+
+    numba's own calls a function per number, this fills vectors, as long as no division may raise (error_model).
+    """
+    # What is no number stays so.
+    x = np.float32(7.5) if x > np.float32(7.5) else x
+    x = np.float32(-7.5) if x < np.float32(-7.5) else x
+    s = x * x
+    above = np.float32(34459425) + s * (
+        np.float32(4729725) + s * (np.float32(135135) + s * (np.float32(990) + s))
+    )
+    below = np.float32(34459425) + s * (
+        np.float32(16216200) + s * (np.float32(945945) + s * (np.float32(13860) + s * np.float32(45)))
+    )
+    return x * above / below
+
+
+@compiled
+def sigmoid(x: Any) -> Any:
+    """By `tanh`."""
+    return np.float32(0.5) + np.float32(0.5) * tanh(np.float32(0.5) * x)
+
+
+@compiled
+def _widen(bits: Any, into: Any) -> None:
+    """bfloat16 is the upper half of float32."""
+    for j in range(len(bits)):
+        into[j] = np.uint32(bits[j]) << np.uint32(16)
+
+
+@compiled
+def _round(wide: Any, into: Any) -> None:
+    """To the nearest, of two as near the even one, as torch does. What is no number stays so."""
+    for j in range(len(wide)):
+        odd = (wide[j] >> np.uint32(16)) & np.uint32(1)
+        into[j] = np.uint16((wide[j] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+
+@_compiled_for(_BITS, _BITS, _FLOATS, _FLOATS, _BITS)
+def read_token(
+    gates_B4H: Bits, recurrent_B4H: Bits, before_BH: Floats, after_BH: Floats, hidden_BH: Bits
+) -> None:
+    """The sums of both products become the gates, in place; writes the cell state after the token, and the output."""
+    n_gates = gates_B4H.shape[1]
+    n = n_gates // 4
+    wide, wide_recurrent = np.empty(n_gates, np.uint32), np.empty(n_gates, np.uint32)
+    wide_hidden = np.empty(n, np.uint32)
+    gates, recurrent, hidden = wide.view(np.float32), wide_recurrent.view(np.float32), wide_hidden.view(np.float32)
+    read, kept, fresh, shown = gates[:n], gates[n : 2 * n], gates[2 * n : 3 * n], gates[3 * n :]
+    for b in range(len(gates_B4H)):
+        _widen(gates_B4H[b], wide)
+        _widen(recurrent_B4H[b], wide_recurrent)
+        before, after = before_BH[b], after_BH[b]
+        for j in range(n):
+            read[j] = sigmoid(read[j] + recurrent[j])
+            kept[j] = sigmoid(kept[j] + recurrent[n + j])
+            fresh[j] = tanh(fresh[j] + recurrent[2 * n + j])
+            shown[j] = sigmoid(shown[j] + recurrent[3 * n + j])
+            after[j] = kept[j] * before[j] + read[j] * fresh[j]
+            hidden[j] = shown[j] * tanh(after[j])
+        _round(wide, gates_B4H[b])
+        _round(wide_hidden, hidden_BH[b])
+
+
+@_compiled_for(_BITS, _FLOATS, _FLOATS, _BITS, _BITS, _FLOATS, _BITS)
+def follow_token_back(  # noqa: PLR0917  numba hands arguments over by position
+    gates_B4H: Bits, before_BH: Floats, after_BH: Floats, to_output_BH: Bits, to_hidden_BH: Bits, to_cell_BH: Floats,
+    to_gates_B4H: Bits,
+) -> None:
+    """From the gradients of the output, by what follows the layer and by its next token, to those of the sums.
+
+    `to_cell_BH` is the gradient of the cell state after the token, and then of that before it.
+    """
+    n_gates = gates_B4H.shape[1]
+    n = n_gates // 4
+    wide, wide_back = np.empty(n_gates, np.uint32), np.empty(n_gates, np.uint32)
+    wide_output, wide_hidden = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    gates, back = wide.view(np.float32), wide_back.view(np.float32)
+    to_output, to_hidden = wide_output.view(np.float32), wide_hidden.view(np.float32)
+    one = np.float32(1)
+    for b in range(len(gates_B4H)):
+        _widen(gates_B4H[b], wide)
+        _widen(to_output_BH[b], wide_output)
+        _widen(to_hidden_BH[b], wide_hidden)
+        before, after, to_cell = before_BH[b], after_BH[b], to_cell_BH[b]
+        for j in range(n):
+            read, kept, fresh, shown = gates[j], gates[n + j], gates[2 * n + j], gates[3 * n + j]
+            along, level = to_output[j] + to_hidden[j], tanh(after[j])
+            cell = to_cell[j] + along * shown * (one - level * level)
+            back[j] = cell * fresh * read * (one - read)
+            back[n + j] = cell * before[j] * kept * (one - kept)
+            back[2 * n + j] = cell * read * (one - fresh * fresh)
+            back[3 * n + j] = along * level * shown * (one - shown)
+            to_cell[j] = cell * kept
+        _round(wide_back, to_gates_B4H[b])
