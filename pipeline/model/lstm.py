@@ -141,15 +141,24 @@ class _Recurrence(Function):
 def _product_with(weight_NK: Tensor, n_rows: int) -> Callable[[Tensor], Tensor]:
     """`F.linear` by that weight, for many calls: laid out once for oneDNN, which would else do so in each of them.
 
-    With 16 rows less than half the time, with 64 four fifths. torch has no public name for it; its own compiler writes
-    these two.
+    With 16 rows less than half the time, with 64 four fifths.
     """
-    kernels = torch.ops.mkldnn
-    try:
-        laid_out = kernels._reorder_linear_weight(weight_NK, n_rows)
-    except (AttributeError, RuntimeError):
+    if not _torch_lays_out():
         return lambda rows: F.linear(rows, weight_NK)
+    kernels = torch.ops.mkldnn
+    laid_out = kernels._reorder_linear_weight(weight_NK, n_rows)
     return lambda rows: kernels._linear_pointwise(rows, laid_out, None, "none", [], "")
+
+
+@cache
+def _torch_lays_out() -> bool:
+    """True if torch has the two operators, which have no public name (its own compiler writes them), for this CPU."""
+    kernels, ones = torch.ops.mkldnn, torch.ones(16, 16, dtype=torch.bfloat16)
+    try:
+        found = kernels._linear_pointwise(ones, kernels._reorder_linear_weight(ones, 16), None, "none", [], "")
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(found, 16 * ones)
 
 
 def _bits(numbers: Tensor) -> Any:

@@ -53,6 +53,17 @@ def torch_errs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lstm_module, "torch_learns", lambda n_in, n_hid: False)
 
 
+def test_big_layers_learn_by_the_own_kernel_whatever_the_cpu() -> None:
+    """Those of a language model with 768 units and two layers do, a small one and one that only reads do not."""
+    device = Device(torch.device("cpu"), "bf16", "bf16")
+    with device.kernels(), device.autocast():
+        found = [Lstm(*size).learns_by_recurrence() for size in ((400, 768), (768, 400), (1152, 1152), (400, 256))]
+        assert found == [size_found and onednn_has_bf16() for size_found in (True, True, True, False)]
+        with torch.no_grad():
+            assert not Lstm(400, 768).learns_by_recurrence()
+    assert not Lstm(400, 768).learns_by_recurrence()
+
+
 @pytest.mark.usefixtures("torch_errs")
 @pytest.mark.parametrize("size", [(12, 8), (400, 768), (33, 65)])
 def test_the_own_kernel_does_what_torchs_does(size: tuple[int, int]) -> None:
@@ -97,7 +108,22 @@ def test_one_token_is_exact_but_for_the_rounding_of_what_leaves() -> None:
     torch.testing.assert_close(to_before.double(), wanted[1], rtol=0.02, atol=0.02)
 
 
-def test_what_is_no_number_or_infinite_stays_so() -> None:
+@pytest.mark.parametrize("laid_out", [True, False])
+def test_a_product_is_that_of_linear_with_or_without_torchs_operators(
+    monkeypatch: pytest.MonkeyPatch, laid_out: bool
+) -> None:
+    assert lstm_module._torch_lays_out() == onednn_has_bf16()
+    if not laid_out:
+        monkeypatch.setattr(lstm_module, "_torch_lays_out", lambda: False)
+    torch.manual_seed(6)
+    weight, rows = torch.randn(52, 13).bfloat16(), torch.randn(5, 13).bfloat16()
+    found = lstm_module._product_with(weight, len(rows))(rows)
+    torch.testing.assert_close(found, nn.functional.linear(rows, weight), rtol=2**-7, atol=1e-2)
+    if not laid_out:
+        assert torch.equal(found, nn.functional.linear(rows, weight))
+
+
+def test_what_is_no_number_stays_so() -> None:
     """Divergence has to be seen."""
     layer, rows, before, _ = case(12, 8)
     rows[1, 3, 2] = float("nan")
