@@ -6,7 +6,7 @@ Shapes: T tokens, H hidden units; the 4 H gates are in torch's order: input, for
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.model.lstm_cell import Floats, compiled, sigmoid, tanh
+from pipeline.model.compiled import Floats, compiled, sigmoid, tanh
 
 
 @compiled

@@ -21,9 +21,8 @@ State = tuple[Tensor, Tensor]
 """Hidden and cell state, [1, B, H] each."""
 
 FEW_PRODUCTS = 450_000
-"""Up to so many, H x (I + H), torch's LSTM is as fast as ours or faster. On an AMD with avx512_bf16, at 64, 32, 8 and 2
-rows of 72 tokens, ours takes 1.1, 1.1, 0.9 and 0.9 times as long at 512 -> 400, 0.9, 1.0, 0.8 and 0.8 at 768 -> 400,
-0.8, 0.6, 0.7 and 0.3 at 400 -> 768, 0.7, 0.5, 0.3 and 0.2 at 1,152 -> 1,152."""
+"""Up to so many, H x (I + H), torch's LSTM is as fast as ours or faster: measured from 2 to 64 rows of 72 tokens, which
+CHANGELOG.md lists, on an AMD with avx512_bf16."""
 
 
 class Lstm(nn.LSTM):
@@ -37,6 +36,9 @@ class Lstm(nn.LSTM):
     def forward(self, input: Tensor | PackedSequence, hx: State | None = None) -> Any:
         """Outputs [B, T, H] and the state after them, as `nn.LSTM` gives them."""
         if not isinstance(input, Tensor) or hx is None or not self.learns_by_recurrence():
+            return super().forward(input, hx)
+        parts = (input, *hx, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
+        if not any(part.requires_grad for part in parts):  # a frozen encoder: no way back
             return super().forward(input, hx)
         rows_BTI, before_BH, cell_BH = input.to(torch.bfloat16), hx[0][0].to(torch.bfloat16), hx[1][0].float()
         bias_G = (self.bias_ih_l0 + self.bias_hh_l0).to(torch.bfloat16)

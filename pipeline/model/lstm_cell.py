@@ -5,56 +5,17 @@ come and go as their bits, which numba has no type for; all that is reckoned is 
 vectors it takes a small part of the time of the products, and threads of its own would disturb torch's.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from pipeline.model.compiled import Floats, compiled, compiled_for, sigmoid, tanh
+
 Bits = NDArray[np.uint16]
 """Of bfloat16."""
 _FLOATS, _BITS = numba.float32[:, ::1], numba.uint16[:, ::1]
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-_OPTIONS: dict[str, Any] = {"fastmath": {"arcp", "contract", "nsz", "reassoc"}, "error_model": "numpy", "nogil": True}
-"""Sums may be taken in any order, but numbers are not taken for granted as with `fastmath=True`: NaN is not lost."""
-
-
-def compiled(function: _Function) -> _Function:
-    """For the types of its first call."""
-    return cast(_Function, numba.njit(**_OPTIONS)(function))
-
-
-def _compiled_for(*types: Any) -> Callable[[_Function], _Function]:
-    """At once, for arguments of those types alone."""
-    return cast(Callable[[_Function], _Function], numba.njit(types, **_OPTIONS))
-
-
-@compiled
-def tanh(x: Any) -> Any:
-    """Lambert's continued fraction, off by less than 4e-5.
-
-    numba's own calls a function per number, this fills vectors, as long as no division may raise (error_model).
-    """
-    # What is no number stays so.
-    x = np.float32(7.5) if x > np.float32(7.5) else x
-    x = np.float32(-7.5) if x < np.float32(-7.5) else x
-    s = x * x
-    above = np.float32(34459425) + s * (
-        np.float32(4729725) + s * (np.float32(135135) + s * (np.float32(990) + s))
-    )
-    below = np.float32(34459425) + s * (
-        np.float32(16216200) + s * (np.float32(945945) + s * (np.float32(13860) + s * np.float32(45)))
-    )
-    return x * above / below
-
-
-@compiled
-def sigmoid(x: Any) -> Any:
-    """By `tanh`."""
-    return np.float32(0.5) + np.float32(0.5) * tanh(np.float32(0.5) * x)
 
 
 @compiled
@@ -72,7 +33,7 @@ def _round(wide: Any, into: Any) -> None:
         into[j] = np.uint16((wide[j] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
-@_compiled_for(_BITS, _BITS, _FLOATS, _FLOATS, _BITS)
+@compiled_for(_BITS, _BITS, _FLOATS, _FLOATS, _BITS)
 def read_token(
     gates_B4H: Bits, recurrent_B4H: Bits, before_BH: Floats, after_BH: Floats, hidden_BH: Bits
 ) -> None:
@@ -98,7 +59,7 @@ def read_token(
         _round(wide_hidden, hidden_BH[b])
 
 
-@_compiled_for(_BITS, _FLOATS, _FLOATS, _BITS, _BITS, _FLOATS, _BITS)
+@compiled_for(_BITS, _FLOATS, _FLOATS, _BITS, _BITS, _FLOATS, _BITS)
 def follow_token_back(  # noqa: PLR0917  numba hands arguments over by position
     gates_B4H: Bits, before_BH: Floats, after_BH: Floats, to_output_BH: Bits, to_hidden_BH: Bits, to_cell_BH: Floats,
     to_gates_B4H: Bits,
