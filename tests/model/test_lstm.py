@@ -136,6 +136,16 @@ def test_what_is_no_number_stays_so() -> None:
     assert outputs[[0, 2, 3, 4]].isfinite().all()
 
 
+@pytest.mark.skipif(not onednn_has_bf16(), reason="oneDNN has no bfloat16 on this CPU, and training does without it")
+def test_it_gives_the_same_bits_again() -> None:
+    """What exact resume rests on; at a size that a training has."""
+    parts = case(400, 768)
+    device = Device(torch.device("cpu"), "bf16", "bf16")
+    with device.kernels(), device.autocast():
+        first, *others = (gradients(*parts) for _ in range(3))
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+
+
 @pytest.mark.usefixtures("torch_errs")
 def test_a_graph_can_be_followed_twice_and_frozen_weights_have_no_gradient() -> None:
     """Adversarial training asks for a gradient before the others."""
