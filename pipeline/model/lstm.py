@@ -1,4 +1,4 @@
-"""An LSTM whose gradients are right in bfloat16 on every CPU, and soon there.
+"""An LSTM whose gradients in bfloat16 are right on every CPU, and fast.
 
 On processors with AMX oneDNN's backward pass of a bfloat16 LSTM is wrong from 1,024 hidden units on where they are a
 multiple of 32 (seen with torch 2.14.1, at 1,024, 1,120, 1,152, 1,280 and 1,536): the gradient of what the layer reads
