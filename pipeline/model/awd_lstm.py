@@ -69,7 +69,7 @@ class _DroppedWeights(Function):
 
 
 def _kept(shape: torch.Size, share: float) -> tuple[Tensor, float]:
-    """True at `share` of the places, to one in 65,536, and the share it is. A tenth of the time of `bernoulli_`.
+    """True at `share` of the places, to one in 65,536, and the share it is; a seventh of the time of `bernoulli_`.
 
     Each number of 64 bits that torch draws decides on four places; without `from`, its highest bit would be 0.
     """

@@ -50,20 +50,17 @@ class Lstm(nn.LSTM):
     def learns_by_recurrence(self) -> bool:
         """True if it would learn by `_Recurrence` now: only in bfloat16, on a CPU."""
         many = self.hidden_size * (self.input_size + self.hidden_size) > FEW_PRODUCTS
-        return self._learns_in_bf16() and (many or self._errs_in_torch())
+        return self._learns_in_bf16() if many else self.is_wrong_in_torch()
 
     def is_wrong_in_torch(self) -> bool:
         """True if torch's LSTM would give wrong gradients now."""
-        return self._learns_in_bf16() and self._errs_in_torch()
+        return self._learns_in_bf16() and not torch_learns(self.input_size, self.hidden_size)
 
     def _learns_in_bf16(self) -> bool:
         return (
             self.weight_ih_l0.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") == torch.bfloat16 and bool(torch.backends.mkldnn.enabled)
         )
-
-    def _errs_in_torch(self) -> bool:
-        return not torch_learns(self.input_size, self.hidden_size)
 
 
 @cache

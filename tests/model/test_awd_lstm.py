@@ -76,6 +76,11 @@ def test_every_place_of_a_matrix_is_kept_as_often_as_any_other(share: float) -> 
     assert max(map(abs, products)) <= 5 * error + 1e-5  # none decides on another
 
 
+def test_a_share_of_next_to_nothing_is_not_none() -> None:
+    """The weights that are kept are divided by it."""
+    assert awd_lstm._kept(torch.Size((3, 5)), 1e-9)[1] > 0
+
+
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_weights_dropped_under_autocast_are_of_its_type_on_a_cpu_alone(kind: str) -> None:
     """Of cuDNN's LSTM all weights have to be of one type; tensors without numbers can be on a GPU that is not there."""
