@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.cli import main
-
 if __name__ == "__main__":
+    from pipeline.cli import main  # not above: worker processes import this file too, and need nothing of it
+
     main("tokenize_corpus")

@@ -171,6 +171,14 @@ def test_nothing_heavy_is_imported_to_answer_at_once(args: tuple[str, ...]) -> N
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.parametrize("file", ["pipeline/__main__.py", "scripts/run_all.py", "scripts/tokenize_corpus.py"])
+def test_worker_processes_do_not_import_the_command_line(file: str) -> None:
+    # As multiprocessing does in every process that it starts, with the file that Python was called with.
+    code = f"import runpy, sys\nrunpy.run_path({str(ROOT / file)!r}, run_name='__mp_main__')\n"
+    code += "assert not {'typer', 'pipeline.cli'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 # --- exit codes ---------------------------------------------------------------------------------
 
 

@@ -99,10 +99,12 @@ def test_changelog_and_licence_fit_the_package() -> None:
 
 
 def test_the_console_command_calls_the_same_main() -> None:
-    assert PROJECT["project"]["scripts"] == {"staged-ulmfit": "pipeline.cli:main"}
-    from pipeline.cli import main
-
-    assert callable(main)
+    assert PROJECT["project"]["scripts"] == {"staged-ulmfit": "pipeline.__main__:main"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import pipeline.__main__ as m, sys; sys.argv = ['staged-ulmfit', '--help']; m.main()"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )
+    assert "staged-ulmfit [OPTIONS] COMMAND" in done.stdout
 
 
 def test_ci_gate_is_valid_bash_and_make_knows_its_targets() -> None:
