@@ -21,17 +21,19 @@ class Link:
     """One artifact of the chain."""
 
     role: str
-    """Its slot; what an earlier model was made of is called start_lm/SLOT or start_classifier/SLOT, and what a given
-    one was made of that the run has another of, lm/SLOT or classifier/SLOT."""
+    """Its slot; what an earlier model was made of is called start_lm/SLOT or start_classifier/SLOT, what a given one
+    was made of that the run has another of, lm/SLOT or classifier/SLOT, and what a member of an ensemble was made of
+    that one before it has another of, member NAME/SLOT."""
     path: Path
     fingerprint: str
     manifest: Manifest | None
     """None if the artifact of this fingerprint is not at its place any more."""
-
-    @property
-    def is_of_another(self) -> bool:
-        """True for an earlier model that another one started from, and for what that, or a given one, was made of."""
-        return self.role in (START, START_CLASSIFIER) or "/" in self.role
+    owner: str = ""
+    """The role before the slash in those of what this was made of."""
+    member: str = ""
+    """The role of the member of an ensemble that this belongs to."""
+    is_of_another: bool = False
+    """True for an earlier model that another one started from, and for what that, or a given one, was made of."""
 
 
 def find_chain(run: Run) -> list[Link]:
@@ -54,24 +56,31 @@ def chain_to(artifact: Artifact, home: Path) -> list[Link]:
     As far as it lies below `home` or, of what was packed, beside it.
     """
     manifest = artifact.manifest
-    links = _links(home, Link(manifest.slot, artifact.path, manifest.fingerprint, manifest))
+    links = _links(home, Link(manifest.slot, artifact.path, manifest.fingerprint, manifest, manifest.slot))
     return sorted(links, key=_place)
 
 
 def _links(home: Path, last: Link) -> Iterator[Link]:
     queue, seen, roles = [last], {last.fingerprint}, {last.role}
+    own: dict[tuple[str, str], str] = {}  # fingerprints by member and slot
     while queue:
         link = queue.pop(0)
         yield link
         for slot, record in link.manifest.inputs.items() if link.manifest else ():
+            starts = slot in (START, START_CLASSIFIER)
+            is_of_another = starts or link.is_of_another
+            if not is_of_another:
+                is_of_another = own.setdefault((link.member, slot), record.fingerprint) != record.fingerprint
             if record.fingerprint in seen:
                 continue
             seen.add(record.fingerprint)
-            names = [f"{link.role.partition('/')[0]}/{slot}", f"{link.role}/{slot}"]
+            names = [f"{link.owner}/{slot}", f"{link.role}/{slot}"]
             role = next(name for name in ([] if link.is_of_another else [slot]) + names if name not in roles)
             roles.add(role)
             path, found = _find(link, record, home)
-            queue.append(Link(role, path, record.fingerprint, found))
+            member = slot if link.manifest and link.manifest.slot == "ensemble" else link.member
+            owner = role if starts or member == slot or not (is_of_another or member) else link.owner
+            queue.append(Link(role, path, record.fingerprint, found, owner, member, is_of_another))
 
 
 def _place(link: Link) -> tuple[bool, int]:

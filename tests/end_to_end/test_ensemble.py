@@ -59,3 +59,16 @@ def test_nothing_runs_twice_and_status_shows_the_ensemble(home: Path) -> None:
     assert {s["state"] for s in stages} == {"sealed"}
     assert stages[-1]["stage"] == "evaluate_ensemble"
     assert set(stages[-1]["metrics"]["members"]) == set(MEMBERS)
+
+
+def test_its_results_count_what_every_member_took(home: Path) -> None:
+    (found,) = json.loads(call("results", "smoke-ensemble", "--home", str(home), "--json").stdout)
+    made = [*home.glob("data/smoke-ensemble*/*"), *home.glob("models/smoke-ensemble*/*")]
+    took: dict[str, list[float]] = {}
+    for one in (manifest(folder) for folder in made if (folder / "manifest.json").exists()):
+        took.setdefault(one["fingerprint"], []).append(one["wall_s"])
+    assert len(took) == 1 + 2 * 2 + 4 * 3 + 1  # both directions have the same tokens and ids, which count once
+    assert len(found["stages"]) == len(took)
+    counted = sum(stage["wall_s"] for stage in found["stages"])
+    assert sum(map(min, took.values())) <= counted + 1e-6
+    assert counted <= sum(map(max, took.values())) + 1e-6
