@@ -185,7 +185,7 @@ def evaluate_ensemble(
     *,
     evaluations: Annotated[
         list[str] | None, typer.Option("--evaluation", metavar="FOLDER|RUN", help="A member: a sealed evaluation, or "
-                                       "the run that has one. Give two or more, and --output.")
+                                       "the run or the model that has one. Give two or more, and --output.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FOLDER", help="The folder to write, with --evaluation.")

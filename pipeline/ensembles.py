@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.pretrained import shipped_models
 from pipeline.recipe import DEFAULT_RECIPE, NAME, load_recipe
 from pipeline.runs import Plan, Request, resolve
 from pipeline.stage import Run
@@ -24,7 +25,8 @@ def of_recipe(request: Request) -> Plan:
 
 
 def of_evaluations(request: Request, evaluations: Sequence[str], output: Path | None) -> Plan:
-    """An ensemble of sealed evaluations from anywhere, each a folder or a run's name, written to `output`.
+    """An ensemble of sealed evaluations from anywhere, written to `output`: folders, or names of runs or of models that
+    ship.
 
     Raises UsageError for a command line that cannot be right.
     """
@@ -40,9 +42,7 @@ def of_evaluations(request: Request, evaluations: Sequence[str], output: Path | 
     output = place_of_folder(output, "--output")
     members: dict[str, Path] = {}
     for given in evaluations:
-        folder = Path(given)
-        if not folder.exists() and NAME.fullmatch(given):
-            folder = request.home / "models" / given / "evaluation"
+        folder = _evaluation(given, request.home)
         name = folder.parent.name if folder.name == "evaluation" and folder.parent.name not in members else given
         if name in members:
             raise UsageError(f"--evaluation {given} is given twice.", "Name each member once.")
@@ -55,3 +55,12 @@ def of_evaluations(request: Request, evaluations: Sequence[str], output: Path | 
     recipe = load_recipe(request.recipe or DEFAULT_RECIPE, request.overrides)
     run = Run(output.name, recipe, request.home, tuple(words), members, output)
     return Plan(output.name, request, (), ensemble=run)
+
+
+def _evaluation(given: str, home: Path) -> Path:
+    """The folder that is meant: itself, or the evaluation of a run or, without one, of a model that ships."""
+    if Path(given).exists() or not NAME.fullmatch(given):
+        return Path(given)
+    of_run = home / "models" / given / "evaluation"
+    shipped = shipped_models().get(given)
+    return of_run if of_run.exists() or shipped is None else shipped / "evaluation"
