@@ -60,6 +60,11 @@ def test_the_card_of_the_backward_models_says_how_to_use_them(tmp_path: Path) ->
     assert manifest(tmp_path / "data/again/ids")["identity"]["vocabulary"] == vocabulary
 
 
+def test_both_language_models_are_about_as_good() -> None:
+    forwards, backwards = (manifest(folder)["metrics"] for folder in (MODEL / "lm-fwd", BACKWARD / "lm-bwd"))
+    assert abs(forwards["perplexity"] - backwards["perplexity"]) < 1
+
+
 def test_the_ensemble_of_both_directions_is_as_good_as_the_results_say(tmp_path: Path) -> None:
     places = ("--output", str(tmp_path / BOTH), "--home", str(tmp_path))
     call("evaluate_ensemble", "--evaluation", DEFAULT_MODEL, "--evaluation", BACKWARD.name, *places)
