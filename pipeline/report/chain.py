@@ -28,8 +28,6 @@ class Link:
     fingerprint: str
     manifest: Manifest | None
     """None if the artifact of this fingerprint is not at its place any more."""
-    owner: str = ""
-    """The role before the slash in those of what this was made of."""
     member: str = ""
     """The role of the member of an ensemble that this belongs to."""
     is_of_another: bool = False
@@ -56,7 +54,7 @@ def chain_to(artifact: Artifact, home: Path) -> list[Link]:
     As far as it lies below `home` or, of what was packed, beside it.
     """
     manifest = artifact.manifest
-    links = _links(home, Link(manifest.slot, artifact.path, manifest.fingerprint, manifest, manifest.slot))
+    links = _links(home, Link(manifest.slot, artifact.path, manifest.fingerprint, manifest))
     return sorted(links, key=_place)
 
 
@@ -67,20 +65,18 @@ def _links(home: Path, last: Link) -> Iterator[Link]:
         link = queue.pop(0)
         yield link
         for slot, record in link.manifest.inputs.items() if link.manifest else ():
-            starts = slot in (START, START_CLASSIFIER)
-            is_of_another = starts or link.is_of_another
+            is_of_another = link.is_of_another or slot in (START, START_CLASSIFIER)
             if not is_of_another:
                 is_of_another = own.setdefault((link.member, slot), record.fingerprint) != record.fingerprint
             if record.fingerprint in seen:
                 continue
             seen.add(record.fingerprint)
-            names = [f"{link.owner}/{slot}", f"{link.role}/{slot}"]
+            names = [f"{link.member or link.role.partition('/')[0]}/{slot}", f"{link.role}/{slot}"]
             role = next(name for name in ([] if link.is_of_another else [slot]) + names if name not in roles)
             roles.add(role)
             path, found = _find(link, record, home)
             member = slot if link.manifest and link.manifest.slot == "ensemble" else link.member
-            owner = role if starts or member == slot or not (is_of_another or member) else link.owner
-            queue.append(Link(role, path, record.fingerprint, found, owner, member, is_of_another))
+            queue.append(Link(role, path, record.fingerprint, found, member, is_of_another))
 
 
 def _place(link: Link) -> tuple[bool, int]:
