@@ -10,11 +10,14 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +26,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from pipeline import stopping
-from pipeline.errors import OutOfMemoryError, StorageError
+from pipeline.errors import OutOfMemoryError, PipelineError, StorageError, UsageError
 from pipeline.machine import usable_cores
 from pipeline.progress import Reporter
 from pipeline.provenance import this_process
@@ -167,10 +170,12 @@ def _made_by_workers(
         workers, multiprocessing.get_context("spawn"), _set_up, (documents, folder)
     ) as pool:
         waiting: deque[Future[Path]] = deque()
+        others, processes = set(multiprocessing.active_children()), set[BaseProcess]()
         try:
             with stopping.kept_from_children():
                 for _ in range(workers):
                     pool.submit(_awake)
+                    processes |= set(multiprocessing.active_children()) - others
             encoder = tokenizer.splitter or tokenizer_folder  # may import spaCy, which takes as long as they to start
             for shard in row_groups:
                 with stopping.kept_from_children():
@@ -180,12 +185,31 @@ def _made_by_workers(
             while waiting:
                 yield _result(waiting.popleft())
         except BrokenProcessPool as error:
-            raise OutOfMemoryError(
-                "A worker process of tokenize_corpus was killed, most likely for lack of memory.",
-                f"Give fewer than {workers} workers: --set tokenize_corpus.workers=1.",
-            ) from error
+            raise _lost_worker(pool, processes) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _lost_worker(pool: ProcessPoolExecutor, processes: set[BaseProcess]) -> PipelineError:
+    """End the others of the broken `pool`, and tell whether the lost one was killed or ended by itself.
+
+    The pool sends them SIGTERM, which they never see, and waits; one may wait for a lock that the lost one held.
+    """
+    ready = wait([process.sentinel for process in processes], timeout=0)
+    gone = [process for process in processes if process.sentinel in ready]
+    for process in processes:
+        process.kill()
+    pool.shutdown()
+    if gone and all(process.exitcode != -signal.SIGKILL for process in gone):
+        return UsageError(
+            "A worker process of tokenize_corpus ended by itself; what it said is above.",
+            "A script that runs the pipeline must do so under if __name__ == '__main__':, since each worker imports "
+            "it. To do without workers: --set tokenize_corpus.workers=1.",
+        )
+    return OutOfMemoryError(
+        "A worker process of tokenize_corpus was killed, most likely for lack of memory.",
+        f"Give fewer than {len(processes)} workers: --set tokenize_corpus.workers=1.",
+    )
 
 
 def _result(future: Future[Path]) -> Path:
