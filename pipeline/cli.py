@@ -74,8 +74,9 @@ def run(
 ) -> None:
     """Run all stages; those that are sealed and unchanged are skipped.
 
-    A recipe with variants is run once for each, as <run>-<variant>; they share one corpus where its settings are equal.
-    Then comes the ensemble of those that [evaluate_ensemble] names, unless --variant or --until is given.
+    A recipe with variants is run once for each, as <run>-<variant>; they share corpus, tokens and ids as far as their
+    settings are those of the recipe. Then comes the ensemble of those that [evaluate_ensemble] names, unless --variant
+    or --until is given.
     """
     stages = select(first, last)
     plan = runs.resolve(request.offline() if offline else request)
@@ -155,7 +156,7 @@ def _make_whole_or_share(
     stopping.stop_after(stop_after)
     with stopping.signals_ask(reporter):
         for one_run, wanted in plan.steps((stage,)):
-            refusals.check_shared_corpus(plan, one_run, wanted)
+            refusals.check_shared(plan, one_run, wanted)
             parts.make_share(one_run, stage, share, reporter)
 
 
@@ -222,7 +223,7 @@ def _carry_out(
     stopping.stop_after(stop_after)
     with stopping.signals_ask(reporter):
         for one_run, wanted in plan.steps(stages):
-            refusals.check_shared_corpus(plan, one_run, wanted)
+            refusals.check_shared(plan, one_run, wanted)
             run_stages(one_run, wanted, reporter, force)
             slot = wanted[-1].writes
             if plan.runs and slot in counterpart.PAGES:
@@ -246,7 +247,7 @@ def show_status(
         bool,
         typer.Option("--json", help='One object {"run", "stages": [{"stage", "state", "why", "fingerprint", "metrics", '
                      '"next", "job"}]}. Without --variant, the stages of all variants are in one list, named '
-                     "STAGE[VARIANT]; a shared prepare_corpus comes once."),
+                     "STAGE[VARIANT]; what variants share comes once."),
     ] = False,
 ) -> None:
     """Say where every stage stands, sealed, partial, stale or missing, and the exact command to go on."""

@@ -1,5 +1,6 @@
 """What a command refuses before it begins, and before its arguments are remembered: told from manifests alone."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from pipeline import making
@@ -7,7 +8,7 @@ from pipeline.artifact import read_manifest
 from pipeline.errors import InputError
 from pipeline.runs import Plan, needed, needs_force
 from pipeline.stage import PREPARE, STAGES, Run, Stage, find_input
-from pipeline.standing import StageStatus, status
+from pipeline.standing import StageStatus
 
 
 def can_begin(plan: Plan, stages: Sequence[Stage], *, force: bool) -> bool:
@@ -27,17 +28,22 @@ def can_begin(plan: Plan, stages: Sequence[Stage], *, force: bool) -> bool:
     return True
 
 
-def check_shared_corpus(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
-    """InputError if one of `stages` of `run` reads a corpus that the shared run has not made yet."""
-    reader = next((s for s in stages if "corpus" in run.inputs_of(s)), None)
-    if plan.shared is None or run.name not in plan.sharing or reader is None:
-        return
-    path = plan.shared.path("corpus")
-    if read_manifest(path) is None:
-        raise InputError(
-            f"{reader.name} needs {path}, which is not there or not sealed.",
-            f"Make it first: {plan.shared.command(PREPARE.name)}",
-        )
+def check_shared(plan: Plan, run: Run, stages: Sequence[Stage]) -> None:
+    """InputError if one of `stages` of `run` reads what the shared run has not made yet."""
+    reading = [stage for stage in stages if run.given(stage.writes) is None]
+    for stage, maker in itertools.product(reading, plan.shared_by(run)):
+        assert plan.shared is not None
+        path = plan.shared.path(maker.writes)
+        if maker.writes in run.inputs_of(stage) and read_manifest(path) is None:
+            raise InputError(
+                f"{stage.name} needs {path}, which is not there or not sealed.",
+                f"Make it first: {plan.shared.command(*_makes(maker))}",
+            )
+
+
+def _makes(stage: Stage) -> tuple[str, ...]:
+    """The command that makes its output and all before it."""
+    return (stage.name,) if stage is PREPARE else ("run", "--until", stage.name)
 
 
 def check_line(plan: Plan, stages: Sequence[Stage]) -> None:
@@ -48,7 +54,7 @@ def check_line(plan: Plan, stages: Sequence[Stage]) -> None:
     for run, wanted in plan.steps(stages):
         for stage in wanted:
             for slot in run.inputs_of(stage):
-                if run.given(slot) is not None and not (slot == "corpus" and run.name in plan.sharing):
+                if run.given(slot) is not None and slot not in {maker.writes for maker in plan.shared_by(run)}:
                     find_input(run, stage, slot)
         for maker, found in _read_not_made(plan, run, wanted, stages):
             if found.manifest and found.fingerprint and found.manifest.fingerprint != found.fingerprint:
@@ -64,10 +70,13 @@ def _read_not_made(
     """What the stages `wanted` of `run` are made of and none of `stages` makes, each with the run that makes it."""
     if run is plan.ensemble:
         members = [one for one in plan.runs if plan.variant_of(one) in run.members]
-        yield from ((one, status(one)[-1]) for one in members if STAGES[-1] not in stages)
+        yield from ((one, plan.status(one)[-1]) for one in members if STAGES[-1] not in stages)
         return
-    if plan.shared is not None and run.name in plan.sharing and PREPARE not in stages:
-        yield plan.shared, status(plan.shared)[0]
+    if plan.shared is not None and run is not plan.shared:
+        made, shared = plan.made_once(STAGES), plan.shared_by(run)
+        for found in plan.status(plan.shared):
+            if found.stage in made and found.stage in shared and found.stage not in stages:
+                yield plan.shared, found
     before = run.stages[: run.stages.index(wanted[0])]
     if before:  # else the source, which may be large, would be hashed once more
         read = needed(run, (*before, *wanted))

@@ -1,13 +1,15 @@
 """Which runs a command line means: their names, their variants, and the arguments remembered from last time.
 
 A run without variants is one `Run`. A recipe with variants gives one run per variant, called <run>-<variant>; variants
-with the corpus settings of the recipe itself share its corpus, whatever their seed: the run <run> prepares it once.
+with the corpus settings of the recipe itself share its corpus, whatever their seed: the run <run> prepares it once. So
+with its tokens and its ids.
 """
 
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pipeline import protocol as protocols
@@ -15,7 +17,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.protocol import SUFFIX, Protocol
 from pipeline.recipe import DEFAULT_RECIPE, NAME, Recipe, check_run_name, load_recipe, override_value, shipped_recipes
 from pipeline.remembered import ARGUMENTS_FILE, Remembered, last_of
-from pipeline.stage import ENSEMBLE, PREPARE, Run, Stage, member_slot
+from pipeline.stage import ENSEMBLE, PREPARE, STAGES, Run, Stage, member_slot
 from pipeline.standing import StageStatus, status
 
 
@@ -50,9 +52,9 @@ class Plan:
     runs: tuple[Run, ...]
     """The run itself, or one run per variant that was asked for."""
     shared: Run | None = None
-    """The run that prepares the corpus for the variants which share it."""
-    sharing: frozenset[str] = frozenset()
-    """Names of the runs that read the shared corpus."""
+    """The run that prepares the corpus, and perhaps makes tokens and ids, for the variants which share them."""
+    sharing: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
+    """By the name of each run that shares anything: the stages that the shared run goes through for it."""
     remembered: bool = False
     """True if the arguments come from an earlier command."""
     ensemble: Run | None = None
@@ -60,22 +62,34 @@ class Plan:
 
     def steps(self, stages: Sequence[Stage]) -> list[tuple[Run, tuple[Stage, ...]]]:
         """Each run and which of `stages` it has to go through, in order."""
-        steps: list[tuple[Run, tuple[Stage, ...]]] = []
-        if self.shared is not None and PREPARE in stages:
-            steps.append((self.shared, (PREPARE,)))
+        line = tuple(stage for stage in stages if stage is not ENSEMBLE)
+        steps = [] if self.shared is None else [(self.shared, self.made_once(line))]
         for run in self.runs:
-            kept = (s for s in stages if s is not ENSEMBLE and not (s is PREPARE and run.name in self.sharing))
-            steps.append((run, needed(run, tuple(kept))))
+            steps.append((run, needed(run, tuple(stage for stage in line if stage not in self.shared_by(run)))))
         if self.ensemble is not None and ENSEMBLE in stages:
             steps.append((self.ensemble, (ENSEMBLE,)))
         return [(run, wanted) for run, wanted in steps if wanted]
 
+    def shared_by(self, run: Run) -> tuple[Stage, ...]:
+        """The stages that the shared run goes through for `run`."""
+        return self.sharing.get(run.name, ())
+
+    def made_once(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+        """Those of `stages` that the shared run has to go through, for whichever runs read what it makes."""
+        assert self.shared is not None
+        read = {stage for run in self.runs for stage in needed(run, stages) if stage in self.shared_by(run)}
+        last = max((stages.index(stage) + 1 for stage in read), default=0)
+        return needed(self.shared, stages[:last])
+
     def status(self, run: Run) -> list[StageStatus]:
-        """Where every stage of one of the plan's runs stands; an ensemble follows what its members should be."""
-        if run is not self.ensemble:
+        """Where every stage of one of the plan's runs stands, by what those before it in other runs should be."""
+        if run is self.ensemble:
+            ends = {self.variant_of(one): self.status(one)[-1].fingerprint for one in self.runs}
+            return status(run, {member_slot(name): ends[name] for name in run.members if name in ends})
+        if self.shared is None or run is self.shared:
             return status(run)
-        ends = {self.variant_of(one): status(one)[-1].fingerprint for one in self.runs}
-        return status(run, {member_slot(name): ends[name] for name in run.members if name in ends})
+        shared = self.shared_by(run)
+        return status(run, {one.stage.writes: one.fingerprint for one in status(self.shared) if one.stage in shared})
 
     def variant_of(self, run: Run) -> str:
         """Name of the variant that one of the plan's runs is."""
@@ -111,20 +125,20 @@ def resolve(request: Request) -> Plan:
     variants = [request.variant] if request.variant is not None else list(base.recipe.variants)
     if not variants:
         return Plan(base.name, request, (base,), remembered=remembered)
-    runs, sharing = [], set()
+    runs, sharing = [], {}
     for variant in variants:
         if not NAME.fullmatch(variant):
             raise UsageError(f"{variant!r} cannot name a variant.", "Use letters, digits, '.', '_' and '-'.")
         if f"-{variant}".endswith(SUFFIX):
             raise UsageError(f"{variant!r} cannot name a variant: it would look like a protocol.", "Choose another.")
         run = _make_run(request, name, variant)
-        if _same_corpus(run, base):
-            sharing.add(run.name)
-            corpus = run.recipe.inputs.model_copy(update={"corpus": str(base.path("corpus"))})
-            run = replace(run, recipe=run.recipe.model_copy(update={"inputs": corpus}))
+        if alike := tuple(itertools.takewhile(partial(_same, run, base), _SHARED)):
+            sharing[run.name] = alike
+            inputs = run.recipe.inputs.model_copy(update={s.writes: str(base.path(s.writes)) for s in alike})
+            run = replace(run, recipe=run.recipe.model_copy(update={"inputs": inputs}))
         runs.append(run)
     shared = replace(base, arguments=arguments) if sharing else None
-    plan = Plan(base.name, request, tuple(runs), shared, frozenset(sharing), remembered)
+    plan = Plan(base.name, request, tuple(runs), shared, sharing, remembered)
     if request.variant is not None or not members:
         return plan
     evaluations = {plan.variant_of(run): run.path("evaluation") for run in runs if plan.variant_of(run) in members}
@@ -281,6 +295,17 @@ def _make_run(request: Request, name: str, variant: str | None) -> Run:
     return Run(full_name, recipe, request.home, _arguments(replace(request, variant=variant), name))
 
 
-def _same_corpus(run: Run, base: Run) -> bool:
-    """True if `run` reads the corpus that `base` prepares; a seed of its own is for training, not for other splits."""
-    return run.given("corpus") is None and run.recipe.prepare_corpus == base.recipe.prepare_corpus
+_SHARED = STAGES[:3]
+"""What they make is shared by variants as far as their settings are those of the recipe: corpus, tokens, ids."""
+
+
+def _same(run: Run, base: Run, stage: Stage) -> bool:
+    """True if `run` reads what `stage` makes of `base`; a seed of its own is for training, not for other splits."""
+    def reads(one: Run) -> list[Path]:
+        return [one.path(slot) for slot in one.inputs_of(stage) if slot in stage.may_read]
+
+    return (
+        run.given(stage.writes) is None
+        and getattr(run.recipe, stage.name) == getattr(base.recipe, stage.name)
+        and reads(run) == reads(base)
+    )

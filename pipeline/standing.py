@@ -48,10 +48,11 @@ def _stage_status(run: Run, stage: Stage, fingerprints: dict[str, str | None]) -
         return StageStatus(stage, "stale", error.what, None, path, None, given)
     if given:
         fits = manifest is not None and manifest.slot == slot
-        fingerprints[slot] = manifest.fingerprint if manifest and fits else None
+        found = manifest.fingerprint if manifest and fits else None
+        fingerprints.setdefault(slot, found)
         lacks = f"holds {manifest.slot}, not {slot}" if manifest else "does not exist"
         why = f"given in the recipe: {path}" if fits else f"the recipe names {path}, which {lacks}"
-        return StageStatus(stage, "sealed" if fits else "missing", why, fingerprints[slot], path, manifest, True)
+        return StageStatus(stage, "sealed" if fits else "missing", why, found, path, manifest, True)
     expected = _expected_fingerprint(run, stage, fingerprints, manifest)
     fingerprints[slot] = expected
     if manifest is not None and manifest.fingerprint == expected:

@@ -14,7 +14,7 @@ from pipeline.runs import Plan, needed, needs_force
 from pipeline.settings import PublishedSettings
 from pipeline.slurm.queue import jobs_of_runs
 from pipeline.stage import ENSEMBLE, STAGES, Run, Stage
-from pipeline.standing import StageStatus, status
+from pipeline.standing import StageStatus
 
 HEADLINES = {
     "corpus": ("documents",),
@@ -50,34 +50,21 @@ class Row:
 
 
 def rows(plan: Plan) -> list[Row]:
-    """Every stage of every run of `plan`; a corpus that variants share comes once, first."""
+    """Every stage of every run of `plan`; what variants share comes once, first."""
     found: list[Row] = []
-    shared_stale = False
     if plan.shared is not None:
-        first = status(plan.shared)[0]
-        shared_stale = needs_force(first)
-        found += _with_commands(plan.shared, [first], "")
+        once = plan.made_once(STAGES)
+        found += _with_commands(plan.shared, [stage for stage in plan.status(plan.shared) if stage.stage in once], "")
     for run in plan.runs:
-        stages = status(run)
-        if run.name in plan.sharing:
-            stages = stages[1:]
-            if shared_stale:
-                stages = [_below_stale_corpus(s) for s in stages]
+        stages = [stage for stage in plan.status(run) if stage.stage not in plan.shared_by(run)]
         several = len(plan.runs) > 1
         found += _with_commands(run, stages, f"[{plan.variant_of(run)}]" if several else "")
     if plan.ensemble is not None:
         (stage,) = plan.status(plan.ensemble)
-        stage = _below_stale_corpus(stage) if shared_stale else stage
         row = Row(plan.ensemble, ENSEMBLE.name, stage, True, None)
         found.append(row if stage.state == "sealed" else replace(row, next=next_command(plan, [*found, row])))
     jobs = jobs_of_runs(plan.request.home, {row.run.name for row in found})
     return [replace(row, job=jobs.get((row.run.name, row.stage.stage.name))) for row in found]
-
-
-def _below_stale_corpus(stage: StageStatus) -> StageStatus:
-    if stage.state != "sealed":
-        return stage
-    return replace(stage, state="stale", why="the corpus it was made from is stale")
 
 
 def _with_commands(run: Run, stages: Sequence[StageStatus], suffix: str) -> Iterator[Row]:
@@ -185,15 +172,11 @@ def _age(manifest: Manifest | None) -> str:
 
 def print_dry_run(plan: Plan, stages: Sequence[Stage], force: bool, stream: TextIO) -> None:
     """What a command would do, stage by stage, and the command that does each part alone."""
-    shared_stale = plan.shared is not None and needs_force(status(plan.shared)[0])
     for run, wanted in plan.steps(stages):
         print(f"run {run.name}", file=stream)
-        follows = shared_stale and (run.name in plan.sharing or run is plan.ensemble)
         for stage in plan.status(run):
             if stage.stage not in wanted:
                 continue
-            if follows and not stage.given:
-                stage = _below_stale_corpus(stage)  # noqa: PLW2901
             print(f"  {stage.stage.name}: {_intention(stage, force)}", file=stream)
             print(f"    {stage.state}: {stage.why}", file=stream)
             if stage.state != "sealed":

@@ -35,6 +35,8 @@ description = "for tests"
 kind = "human-numbers"
 """
 VARIANTS = """
+[tokenize_corpus]
+tokenizer = "subword"
 [variants.word.tokenize_corpus]
 tokenizer = "word"
 [variants.char.tokenize_corpus]
@@ -707,15 +709,96 @@ def test_a_variant_with_another_corpus_has_its_own(tiny_stages: TinyStages) -> N
     assert sorted(p.parent.parent.name for p in Path("data").rglob("manifest.json")) == ["other", "other-limited"]
 
 
-def test_variants_of_other_seeds_and_directions_share_the_corpus(tiny_stages: TinyStages) -> None:
-    seeds = "[variants.a.run]\nseed = 7\n[variants.b.run]\nseed = 8\ndirection = 'bwd'\n"
-    Path("seeds.toml").write_text(RECIPE + seeds, encoding="utf-8")
+SEEDS = """
+[variants.a.run]
+seed = 7
+[variants.b.run]
+seed = 8
+direction = "bwd"
+"""
+NUMERICALIZED = ["prepare_corpus", "tokenize_corpus", "numericalize_corpus"]
+
+
+@pytest.fixture
+def seeds(tiny_stages: TinyStages) -> TinyStages:
+    """A recipe `seeds.toml` whose variants are other trainings on the same ids."""
+    Path("seeds.toml").write_text(RECIPE + SEEDS, encoding="utf-8")
+    return tiny_stages
+
+
+def test_variants_of_other_seeds_and_directions_share_what_they_learn_from(seeds: TinyStages) -> None:
     good("run", "--recipe", "seeds.toml", "--until", "finetune_lm")
-    assert tiny_stages.ran == ["prepare_corpus", *STAGE_NAMES[1:4], *STAGE_NAMES[1:4]]
+    assert seeds.ran == [*NUMERICALIZED, "finetune_lm", "finetune_lm"]
+    found = {p.parent.relative_to("data").as_posix() for p in Path("data").rglob("manifest.json")}
+    assert found == {"seeds/corpus", "seeds/tokens", "seeds/ids"}
     lms = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(Path("models").rglob("manifest.json"))]
     assert [lm["settings"]["run"]["seed"] for lm in lms] == [7, 8]
     assert [lm["identity"]["direction"] for lm in lms] == ["fwd", "bwd"]
-    assert len({lm["identity"]["corpus"] for lm in lms}) == 1
+    assert len({lm["inputs"]["ids"]["fingerprint"] for lm in lms}) == 1
+    rows = status_of("--run", "seeds")
+    assert list(rows)[:4] == [*NUMERICALIZED, "finetune_lm[a]"]
+    assert len(rows) == 3 + 2 * 3
+    good("run", "--run", "seeds-b")
+    assert seeds.ran == ["train_classifier", "evaluate_classifier"]
+    assert states("--run", "seeds-b") == ["sealed"] * 6
+
+
+@pytest.mark.parametrize(("until", "made"), [
+    ("prepare_corpus", 1), ("tokenize_corpus", 2), ("numericalize_corpus", 3), ("finetune_lm", 3),
+])
+def test_what_is_shared_is_made_as_far_as_it_is_read(seeds: TinyStages, until: str, made: int) -> None:
+    good("run", "--recipe", "seeds.toml", "--variant", "a", "--until", until)
+    assert seeds.ran == [*NUMERICALIZED[:made], *STAGE_NAMES[made : STAGE_NAMES.index(until) + 1]]
+    assert len(list(Path("data/seeds").rglob("manifest.json"))) == made
+
+
+def test_variants_share_no_more_than_their_settings_allow(tiny_stages: TinyStages) -> None:
+    variants = "[variants.few.numericalize_corpus]\nmin_freq = 9\n[variants.given.inputs]\nids = 'data/here/ids'\n"
+    Path("part.toml").write_text(RECIPE + variants, encoding="utf-8")
+    good("run", "--recipe", "mine.toml", "--run", "here", "--until", "numericalize_corpus")
+    good("run", "--recipe", "part.toml", "--variant", "given", "--until", "finetune_lm")
+    assert tiny_stages.ran == [*NUMERICALIZED, "finetune_lm"]
+    assert not list(Path("data/part").rglob("manifest.json"))
+    good("run", "--recipe", "part.toml", "--until", "finetune_lm")
+    assert tiny_stages.ran == [*NUMERICALIZED, "finetune_lm"]
+    found = {p.parent.relative_to("data").as_posix() for p in Path("data").rglob("manifest.json")}
+    assert found == {"here/corpus", "here/tokens", "here/ids", "part/corpus", "part/tokens", "part-few/ids"}
+
+
+def test_shared_ids_that_are_missing_are_made_by_the_command_that_is_named(seeds: TinyStages) -> None:
+    refused = call("finetune_lm", "--recipe", "seeds.toml", "--variant", "a")
+    assert refused.exit_code == ExitCode.INPUT
+    assert "finetune_lm needs data/seeds/ids, which is not there or not sealed." in refused.stderr
+    again = re.search(r"Make it first: python -m pipeline (.*)$", refused.stderr.strip())
+    assert again
+    good(*shlex.split(again[1]))
+    assert seeds.ran == NUMERICALIZED
+    good("finetune_lm", "--recipe", "seeds.toml", "--variant", "a")
+
+
+def test_shared_tokens_and_ids_that_were_removed_make_nothing_stale(seeds: TinyStages) -> None:
+    good("run", "--recipe", "seeds.toml")
+    seeds.calls.clear()
+    Path("data/seeds/tokens").rename("tokens")
+    Path("data/seeds/ids").rename("ids")
+    found = [row["state"] for row in status_of("--run", "seeds").values()]
+    assert found == ["sealed", *["missing"] * 2, *["sealed"] * 6]
+    good("run", "--run", "seeds")
+    assert seeds.ran == NUMERICALIZED[1:]
+
+
+def test_shared_tokens_of_other_settings_make_all_variants_stale(seeds: TinyStages) -> None:
+    good("run", "--recipe", "seeds.toml")
+    seeds.calls.clear()
+    other = ("--recipe", "seeds.toml", "--set", "tokenize_corpus.tokenizer=char")
+    rows = status_of(*other)
+    assert [name for name, row in rows.items() if row["state"] == "sealed"] == ["prepare_corpus"]
+    assert rows["finetune_lm[a]"]["why"] == "its input changed"
+    refused = call("run", "--from", "finetune_lm", *other).stderr
+    assert "finetune_lm would read data/seeds/tokens, which does not fit: tokenize_corpus.tokenizer was" in refused
+    good("run", *other, "--force")
+    assert seeds.ran == [*NUMERICALIZED[1:], *[stage for _ in "ab" for stage in STAGE_NAMES[3:]]]
+    assert set(states(*other)) == {"sealed"}
 
 
 def test_a_stale_shared_corpus_makes_all_variants_stale(tiny_stages: TinyStages) -> None:
@@ -724,7 +807,7 @@ def test_a_stale_shared_corpus_makes_all_variants_stale(tiny_stages: TinyStages)
     seeded = ("--recipe", "several.toml", "--set", "run.seed=7")
     rows = status_of(*seeded)
     assert {s["state"] for s in rows.values()} == {"stale"}
-    assert rows["tokenize_corpus[word]"]["why"] == "the corpus it was made from is stale"
+    assert rows["tokenize_corpus[word]"]["why"] == "its input changed"
     good("run", *seeded, "--force")
     assert len(tiny_stages.ran) == 11
     assert set(states(*seeded)) == {"sealed"}
@@ -743,7 +826,7 @@ def test_a_shared_corpus_of_other_settings_is_not_read(tiny_stages: TinyStages) 
     good("tokenize_corpus", *seeded, "--variant", "word")
     dry = good("run", "--recipe", "several.toml", "--force", "--dry-run").stdout
     assert "nothing changed" not in dry
-    assert dry.count("the corpus it was made from is stale") == 1
+    assert dry.count("its input changed") == 1
 
 
 # --- ensembles ----------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ kind = "human-numbers"
 VARIANTS = """
 [evaluate_ensemble]
 members = ["word", "char"]
+[tokenize_corpus]
+tokenizer = "subword"
 [variants.word.tokenize_corpus]
 tokenizer = "word"
 [variants.char.tokenize_corpus]

@@ -71,10 +71,12 @@ class TinyStages:
 
 def _identity(context: StageContext) -> dict[str, str]:
     """What ties the artifacts of one run together."""
-    identity = {"direction": context.recipe.run.direction}
+    identity = {}
     if "corpus" in context.inputs:
         identity["corpus"] = context.inputs["corpus"].manifest.fingerprint
     for slot in ("tokens", "ids", "lm"):
         if slot in context.inputs:
             identity |= context.inputs[slot].manifest.identity
+    if "ids" in context.inputs:
+        identity["direction"] = context.recipe.run.direction
     return identity

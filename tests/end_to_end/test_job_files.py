@@ -32,11 +32,11 @@ def test_every_stage_is_a_job_after_the_one_before_it() -> None:
     assert {job.dependency for job in jobs} == {"afterok"}
 
 
-def test_variants_are_elements_of_arrays_after_one_shared_corpus() -> None:
+def test_variants_are_elements_of_arrays_after_what_they_share() -> None:
     jobs = jobs_of("imdb-ensemble")
-    names = ["imdb-ensemble-fwd", "imdb-ensemble-bwd"]
-    assert [[run.name for run in job.runs] for job in jobs] == [["imdb-ensemble"], *[names] * 5, ["imdb-ensemble"]]
-    assert [job.dependency for job in jobs] == ["afterok", "afterok", *["aftercorr"] * 4, "afterok"]
+    once, names = ["imdb-ensemble"], ["imdb-ensemble-fwd", "imdb-ensemble-bwd"]
+    assert [[run.name for run in job.runs] for job in jobs] == [*[once] * 3, *[names] * 3, once]
+    assert [job.dependency for job in jobs] == [*["afterok"] * 4, *["aftercorr"] * 2, "afterok"]
     assert jobs[-1].stage is ENSEMBLE
 
 
@@ -48,11 +48,12 @@ def test_shards_are_an_array_before_the_stage_that_puts_them_together() -> None:
     jobs = jobs_of("imdb", "slurm.prepare_shards=2")
     assert [job.name for job in jobs[:3]] == ["01-prepare_corpus-shards", "02-prepare_corpus", "03-tokenize_corpus"]
     assert [extra for _, extra in jobs[0].elements] == [("--shard", "1/2"), ("--shard", "2/2")]
-    both = jobs_of("imdb-ensemble", "slurm.shards=2")
-    assert [(run.name[-3:], extra[1]) for run, extra in both[1].elements] == [
-        ("fwd", "1/2"), ("fwd", "2/2"), ("bwd", "1/2"), ("bwd", "2/2"),
+    both = jobs_of("imdb-5000", "slurm.shards=2")
+    assert [(run.name.removeprefix("imdb-5000"), extra[1]) for job in both[1:5:2] for run, extra in job.elements] == [
+        ("", "1/2"), ("", "2/2"),  # of words, which two variants share
+        ("-subword-fwd", "1/2"), ("-subword-fwd", "2/2"), ("-subword-bwd", "1/2"), ("-subword-bwd", "2/2"),
     ]
-    assert both[2].dependency == "afterok"
+    assert [job.dependency for job in both[1:6]] == ["afterok"] * 5
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
